@@ -1,0 +1,80 @@
+# METADATA
+# title: Tools
+# description: |
+#   Which tools of a list may be called at all: the decision with the arguments left open. DENIED and ALLOWED hold for all
+#   arguments; for CONDITIONAL, the conditions that decide are given.
+# schemas:
+#   - input: schema.input
+package tenantgate.tools
+
+import data.tenantgate.conditions
+import data.tenantgate.decision as table
+import data.tenantgate.extensions
+import data.tenantgate.identity
+import data.tenantgate.registry
+import data.tenantgate.rules
+
+# METADATA
+# description: The answer for each tool, in the order of the tools, and the state of the registry that they were made under.
+# entrypoint: true
+listing := object.union(
+	{
+		"revision": registry.revision,
+		"as_of": registry.as_of,
+		"tools": [_answer(item) | some item in input.items],
+	},
+	{"max_staleness_seconds": bound | bound := registry.max_staleness_seconds},
+)
+
+_answer(item) := object.union(row, {"state": "DENIED"}) if {
+	row := _denial(item, table.weigh(item))
+} else := object.union(row, {"state": "ALLOWED"}) if {
+	weighed := table.weigh(item)
+	count(_disputing(weighed)) == 0
+	count(_open_extensions(item)) == 0
+	row := table.last_row(item, weighed)
+	row.code == "ALLOWED"
+} else := {
+	"state": "CONDITIONAL",
+	"residual": [_residual(w.rule, item) | some w in table.weigh(item); w.verdict == "UNDECIDED"],
+	"extensions": _open_extensions(item),
+}
+
+# The first row that denies for all arguments. Rules that allow for all arguments count in any case; where there are none, one
+# that may allow must be among the rest.
+_denial(item, weighed) := row if {
+	row := array.concat(identity.denials, table.denials(item, weighed))[0]
+} else := row if {
+	always := rules.with_verdict(weighed, "ALLOW", "APPLIES")
+	count(always) > 0
+	row := table.by_obligations(always)
+	row.code != "ALLOWED"
+} else := table.last_row(item, weighed) if {
+	count(rules.with_verdict(weighed, "ALLOW", "APPLIES")) == 0
+	count(rules.with_verdict(weighed, "ALLOW", "UNDECIDED")) == 0
+} else := table.by_obligations(perhaps) if {
+	count(rules.with_verdict(weighed, "ALLOW", "APPLIES")) == 0
+	perhaps := rules.with_verdict(weighed, "ALLOW", "UNDECIDED")
+	every rule in perhaps {
+		not table.obligations_accepted(rule)
+	}
+}
+
+# The rules that may turn an ALLOW into a DENY, depending on the arguments.
+_disputing(weighed) := [w.rule | some w in weighed; w.verdict == "UNDECIDED"; _disputes(w.rule)]
+
+_disputes(rule) if rule.effect == "DENY"
+
+_disputes(rule) if not table.obligations_accepted(rule)
+
+_open_extensions(item) := [name | some name in extensions.names; not extensions.decidable(name, item)]
+
+_residual(rule, item) := {
+	"policy_id": rule.policy,
+	"rule_id": rule.id,
+	"effect": rule.effect,
+	"conditions": [conditions.explain(condition, item) |
+		some condition in rule.conditions
+		conditions.on_arguments(condition)
+	],
+}

@@ -1,0 +1,179 @@
+"""One tenant's records to the document that the Rego reads (``policies/tenantgate/registry``).
+
+What does not depend on the call is worked out here: which rules concern which id, which narrowing a rule has at all, where a
+condition's path leads, what of a request a rule reads. The layout is described in ``docs/registry.md``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET, Struct
+
+from sidecar.registry import globs, items
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from sidecar.model import Json
+
+FORMAT = 1
+"""The version of the layout. The Rego and the data travel in one bundle, so only tools that look inside care."""
+
+
+class TenantRecords(Struct):
+    """All that belongs to one tenant."""
+
+    tenant: items.Tenant | None
+    policies: list[items.Policy]
+    members: list[items.Membership]
+    agents: list[items.Agent]
+    resources: list[items.Resource]
+
+
+def compile_tenant(records: TenantRecords, version: int) -> dict[str, Json] | None:
+    """Compile a tenant; ``None`` if it has no tenant item, and so does not exist.
+
+    ``version`` is the moment that the document reflects, in microseconds since 1970.
+    """
+    tenant = records.tenant
+    if tenant is None:
+        return None
+    document: dict[str, Json] = {"version": version, "status": tenant.status, "membership": tenant.membership}
+    if tenant.max_staleness_seconds is not UNSET:
+        document["max_staleness_seconds"] = tenant.max_staleness_seconds
+    if records.members:
+        document["members"] = {member.user_id: _member(member) for member in records.members}
+    if records.agents:
+        document["agents"] = {a.agent_id: {"scopes": sorted({*a.scopes}), "status": a.status} for a in records.agents}
+    if records.resources:
+        document["resources"] = compile_resources(records.resources)
+    return document | _compile_rules(records.policies)
+
+
+def compile_resources(resources: Iterable[items.Resource]) -> dict[str, Json]:
+    """Compile catalogued resources: by type, then by id."""
+    by_type: dict[str, Json] = {}
+    for resource in resources:
+        entry: dict[str, Json] = {}
+        if resource.access is not UNSET:
+            entry["access"] = resource.access
+        if resource.attributes:
+            entry["attributes"] = resource.attributes
+        by_type.setdefault(resource.resource_type, {})[resource.resource_id] = entry
+    return by_type
+
+
+def _member(member: items.Membership) -> dict[str, Json]:
+    document: dict[str, Json] = {"status": member.status}
+    if member.policy_ids:
+        document["policies"] = sorted({*member.policy_ids})
+    if member.roles:
+        document["roles"] = sorted({*member.roles})
+    if member.attributes:
+        document["attributes"] = member.attributes
+    return document
+
+
+def _compile_rules(policies: Iterable[items.Policy]) -> dict[str, Json]:
+    rules: list[Json] = []
+    exact: dict[str, dict[str, list[int]]] = {}
+    under: dict[str, dict[str, list[Json]]] = {}
+    for policy in sorted(policies, key=lambda p: p.policy_id):
+        for position, rule in enumerate(policy.rules):
+            number = len(rules)
+            rules.append(_rule(policy, rule, position))
+            for resource in dict.fromkeys(rule.resources):
+                if globs.is_glob(resource):
+                    prefix, rest = globs.split(resource)
+                    entry: dict[str, Json] = {"rule": number}
+                    if rest != "**":
+                        entry["rest"] = globs.to_regex(rest)
+                    under.setdefault(rule.resource_type, {}).setdefault(prefix, []).append(entry)
+                else:
+                    exact.setdefault(rule.resource_type, {}).setdefault(resource, []).append(number)
+    document: dict[str, Json] = {}
+    if rules:
+        document["rules"] = rules
+    if exact:
+        document["exact"] = exact
+    if under:
+        document["globs"] = {
+            resource_type: {"lengths": sorted({len(prefix) for prefix in prefixes}), "under": prefixes}
+            for resource_type, prefixes in under.items()
+        }
+    return document
+
+
+def _rule(policy: items.Policy, rule: items.Rule, position: int) -> dict[str, Json]:
+    document: dict[str, Json] = {
+        "policy": policy.policy_id,
+        "id": items.rule_name(rule, position),
+        "effect": rule.effect,
+    }
+    narrowing: dict[str, Json] = {}
+    if rule.actions is not UNSET:
+        narrowing["actions"] = list(rule.actions)
+    if rule.subjects is not UNSET:
+        users, roles = rule.subjects.users, rule.subjects.roles
+        narrowing["subjects"] = ({} if users is UNSET else {"users": users}) | ({} if roles is UNSET else {"roles": roles})
+    if rule.principals is not UNSET:
+        narrowing["principals"] = {
+            "ids": [p for p in rule.principals if not globs.is_glob(p)],
+            "patterns": [globs.to_regex(p) for p in rule.principals if globs.is_glob(p)],
+        }
+    if rule.scopes is not UNSET:
+        narrowing["scopes"] = list(rule.scopes)
+    if rule.not_before is not UNSET:
+        narrowing["not_before"] = microseconds(rule.not_before)
+    if rule.not_after is not UNSET:
+        narrowing["not_after"] = microseconds(rule.not_after)
+    document |= narrowing
+    names = [*narrowing, *(["assignment"] if policy.assignment == "MEMBERS" else [])]
+    if names:
+        document["narrowing"] = names
+    if rule.conditions:
+        document["conditions"] = [_condition(condition) for condition in rule.conditions]
+        reads = {part for c in rule.conditions for p in (c.path, c.value_from) if p is not UNSET for part in _parts_read(p)}
+        if reads:
+            document["reads"] = sorted(reads)
+    if rule.obligations:
+        document["obligations"] = list(rule.obligations)
+    if rule.reason:
+        document["reason"] = rule.reason
+    return document
+
+
+def _condition(condition: items.Condition) -> dict[str, Json]:
+    document: dict[str, Json] = {"op": condition.op, **_side(condition.path)}
+    if condition.value is not UNSET:
+        document["value"] = condition.value
+        if condition.op == "glob":
+            document["regex"] = globs.to_regex(condition.value)
+    if condition.value_from is not UNSET:
+        document["from"] = _side(condition.value_from)
+    return document
+
+
+@lru_cache(maxsize=65536)
+def _side(pointer: str) -> dict[str, Any]:
+    root, *tokens = items.pointer_tokens(pointer)
+    readings = product(*([token, int(token)] if items.is_index(token) else [token] for token in tokens))
+    return {"path": pointer, "root": root, "tokens": [list(reading) for reading in readings]}
+
+
+@lru_cache(maxsize=65536)
+def _parts_read(pointer: str) -> tuple[str, ...]:
+    """Tell which optional parts of a request a path reads; identity, resource and action name always count."""
+    root, *tokens = items.pointer_tokens(pointer)
+    if root in {"arguments", "context"}:
+        return (root,)
+    return (f"{root}.properties",) if tokens[:1] in ([], ["properties"]) else ()
+
+
+def microseconds(moment: datetime) -> int:
+    """Give a moment in microseconds since 1970, without the detour over a float that would round it."""
+    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
