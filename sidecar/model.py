@@ -5,12 +5,15 @@ The shapes are those of OPA's input and output (``policies/``), so that nothing 
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 Json: TypeAlias = Any
 """A JSON value; objects have string keys."""
+
+Microseconds: TypeAlias = Annotated[int, Meta(ge=0, le=253_402_300_799_999_999)]
+"""A moment in microseconds since 1970, up to the end of the year 9999."""
 
 Effect = Literal["ALLOW", "DENY"]
 
@@ -118,7 +121,7 @@ class Question(Value, frozen=True):
     items: tuple[Item, ...]
     accepts: tuple[str, ...] = ()
     explain: bool = False
-    min_as_of: int = 0
+    min_as_of: Microseconds = 0
 
 
 class Finding(Answer, frozen=True):
@@ -161,6 +164,13 @@ class Explanation(Answer, frozen=True):
     effective_scopes: tuple[str, ...]
 
 
+def _check_obligations(obligations: tuple[dict[str, Json], ...]) -> None:
+    for obligation in obligations:
+        if not isinstance(obligation.get("type"), str):
+            msg = "an obligation has no type"
+            raise ValueError(msg)  # noqa: TRY004 - msgspec reports a ValueError as a malformed message
+
+
 class Decision(Answer, frozen=True):
     """The answer to one question.
 
@@ -172,17 +182,18 @@ class Decision(Answer, frozen=True):
     code: Code
     reason: str
     revision: str
-    as_of: int
+    as_of: Microseconds
     depends_on: tuple[Part, ...]
     policy_id: str = ""
     rule_id: str = ""
     obligations: tuple[dict[str, Json], ...] = ()
-    valid_until: int | None = None
-    max_staleness_seconds: float | None = None
+    valid_until: Microseconds | None = None
+    max_staleness_seconds: Annotated[float, Meta(gt=0)] | None = None
     explanation: Explanation | None = None
 
     def __post_init__(self) -> None:
         """Refuse an effect that its code contradicts: an ALLOW must be meant."""
+        _check_obligations(self.obligations)
         if (self.effect == "ALLOW") != (self.code == "ALLOWED"):
             msg = f"effect {self.effect} contradicts code {self.code}"
             raise ValueError(msg)
@@ -211,6 +222,7 @@ class ToolAnswer(Answer, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse a state that its code contradicts."""
+        _check_obligations(self.obligations)
         if (self.state == "ALLOWED") != (self.code == "ALLOWED") or (self.state == "DENIED") != (
             self.code not in {None, "ALLOWED"}
         ):
@@ -222,9 +234,9 @@ class Listing(Answer, frozen=True):
     """The answers for a list of tools, all made under one revision."""
 
     revision: str
-    as_of: int
+    as_of: Microseconds
     tools: tuple[ToolAnswer, ...]
-    max_staleness_seconds: float | None = None
+    max_staleness_seconds: Annotated[float, Meta(gt=0)] | None = None
 
 
 MAX_ID_LENGTH = 512

@@ -6,43 +6,32 @@ condition's path leads, what of a request a rule reads. The layout is described 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from msgspec import UNSET, Struct
+from msgspec import UNSET
 
 from sidecar.registry import globs, items
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from sidecar.model import Json
 
 FORMAT = 1
 """The version of the layout. The Rego and the data travel in one bundle, so only tools that look inside care."""
 
-
-class TenantRecords(Struct):
-    """All that belongs to one tenant."""
-
-    tenant: items.Tenant | None
-    policies: list[items.Policy]
-    members: list[items.Membership]
-    agents: list[items.Agent]
-    resources: list[items.Resource]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def compile_tenant(records: TenantRecords, version: int) -> dict[str, Json] | None:
-    """Compile a tenant; ``None`` if it has no tenant item, and so does not exist.
-
-    ``version`` is the moment that the document reflects, in microseconds since 1970.
-    """
+def compile_tenant(records: items.TenantRecords) -> dict[str, Json] | None:
+    """Compile a tenant; ``None`` if it has no tenant item, and so does not exist."""
     tenant = records.tenant
     if tenant is None:
         return None
-    document: dict[str, Json] = {"version": version, "status": tenant.status, "membership": tenant.membership}
+    document: dict[str, Json] = {"status": tenant.status, "membership": tenant.membership}
     if tenant.max_staleness_seconds is not UNSET:
         document["max_staleness_seconds"] = tenant.max_staleness_seconds
     if records.members:
@@ -119,7 +108,9 @@ def _rule(policy: items.Policy, rule: items.Rule, position: int) -> dict[str, Js
         narrowing["actions"] = list(rule.actions)
     if rule.subjects is not UNSET:
         users, roles = rule.subjects.users, rule.subjects.roles
-        narrowing["subjects"] = ({} if users is UNSET else {"users": users}) | ({} if roles is UNSET else {"roles": roles})
+        narrowing["subjects"] = ({} if users is UNSET else {"users": users}) | (
+            {} if roles is UNSET else {"roles": roles}
+        )
     if rule.principals is not UNSET:
         narrowing["principals"] = {
             "ids": [p for p in rule.principals if not globs.is_glob(p)],
@@ -137,7 +128,9 @@ def _rule(policy: items.Policy, rule: items.Rule, position: int) -> dict[str, Js
         document["narrowing"] = names
     if rule.conditions:
         document["conditions"] = [_condition(condition) for condition in rule.conditions]
-        reads = {part for c in rule.conditions for p in (c.path, c.value_from) if p is not UNSET for part in _parts_read(p)}
+        reads = {
+            part for c in rule.conditions for p in (c.path, c.value_from) if p is not UNSET for part in _parts_read(p)
+        }
         if reads:
             document["reads"] = sorted(reads)
     if rule.obligations:
@@ -176,4 +169,4 @@ def _parts_read(pointer: str) -> tuple[str, ...]:
 
 def microseconds(moment: datetime) -> int:
     """Give a moment in microseconds since 1970, without the detour over a float that would round it."""
-    return int(moment.timestamp()) * 1_000_000 + moment.microsecond
+    return (moment - _EPOCH) // timedelta(microseconds=1)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from sidecar.model import Json
 
 
+class _DigitsError(ValueError):
+    """Raised when a number has more digits than a JSON number is sure to keep."""
+
+
 def plain(attributes: dict[str, Any]) -> dict[str, Json]:
     """Turn the attributes of an item into plain JSON.
 
@@ -30,7 +34,7 @@ def plain(attributes: dict[str, Any]) -> dict[str, Json]:
             ((kind, content),) = value.items()
             item[name] = _READERS[kind](content)
         except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as fault:
-            reason = fault if type(fault) is ValueError and fault.args else "not a DynamoDB attribute value"
+            reason = fault if isinstance(fault, _DigitsError) else "not a DynamoDB attribute value"
             msg = f"{name}: {reason}"
             raise ValueError(msg) from fault
     return item
@@ -47,29 +51,49 @@ def _text(content: str) -> str:
     return content
 
 
+def _true_or_false(content: bool) -> bool:  # noqa: FBT001 - the value, not an option
+    if type(content) is not bool:
+        raise TypeError
+    return content
+
+
+def _null(content: bool) -> None:  # noqa: FBT001 - the value, not an option
+    if content is not True:
+        raise TypeError
+
+
+def _list(content: list[Any]) -> list[Any]:
+    # a text can be iterated over as well, and would become a list of its letters
+    if type(content) is not list:
+        raise TypeError
+    return content
+
+
 def _number(content: str) -> int | float:
     try:
-        return int(content)
+        return int(_text(content))
     except ValueError:
         exact = Decimal(content)
+    if not exact.is_finite():
+        raise TypeError
     if exact == exact.to_integral_value():
         return int(exact)
     nearest = float(exact)
     if Decimal(repr(nearest)) != exact:
         msg = f"the number {content} has more digits than JSON numbers carry (about 15)"
-        raise ValueError(msg)
+        raise _DigitsError(msg)
     return nearest
 
 
 _READERS: dict[str, Callable[[Any], Json]] = {
     "S": _text,
     "N": _number,
-    "BOOL": bool,
-    "NULL": lambda _: None,
+    "BOOL": _true_or_false,
+    "NULL": _null,
     "M": lambda content: {_text(name): _value(value) for name, value in content.items()},
-    "L": lambda content: [_value(value) for value in content],
-    "SS": lambda content: sorted(map(_text, content)),
-    "NS": lambda content: sorted(map(_number, content)),
+    "L": lambda content: [_value(value) for value in _list(content)],
+    "SS": lambda content: sorted(map(_text, _list(content))),
+    "NS": lambda content: sorted(map(_number, _list(content))),
     "B": _text,
-    "BS": lambda content: sorted(map(_text, content)),
+    "BS": lambda content: sorted(map(_text, _list(content))),
 }

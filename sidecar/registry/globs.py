@@ -43,7 +43,7 @@ def to_regex(glob: str) -> str:
 
 def matches(glob: str, text: str) -> bool:
     """Tell whether a glob accepts a text; a plain id accepts itself."""
-    return re.fullmatch(to_regex(glob)[1:-1], text) is not None
+    return _matcher(glob, "[^:/]*").fullmatch(text) is not None
 
 
 def split(glob: str) -> tuple[str, str]:
@@ -57,8 +57,20 @@ def covers(general: str, special: str) -> bool:
     # A wildcard of ``special`` becomes a letter that occurs in no id. Only a wildcard of ``general`` can take it in, and the
     # letter for ``**`` only another ``**``, because it also stands for separators.
     witness = special.replace("**", "\x02").replace("*", "\x01")
-    pattern = to_regex(general)[1:-1].replace("[^:/]*", "[^:/\x02]*")
-    return re.fullmatch(pattern, witness) is not None
+    return _matcher(general, "[^:/\x02]*").fullmatch(witness) is not None
+
+
+@lru_cache(maxsize=65536)
+def _matcher(glob: str, star: str) -> re.Pattern[str]:
+    # RE2 never goes back to an earlier wildcard to try again. Python does, and a glob of many wildcards would keep it
+    # busy for ever. So each text between wildcards is looked for once, as early as it comes, and kept (``(?>``): the
+    # wildcard after it can take in all that a later find would leave to it. Only the last text must wait for the end.
+    *chunks, last = ([_quote(text) for text in chunk.split("*")] for chunk in glob.split("**"))
+    found = ["".join([first, *(f"(?>{star}?{text})" for text in rest)]) for first, *rest in chunks]
+    early = found[:1] + [f"(?>.*?{chunk})" for chunk in found[1:]]
+    first, *middle = last[:1] + [f"(?>{star}?{text})" for text in last[1:-1]]
+    end = [".*?" if chunks else "", first, *middle, *(star + text for text in last[1:][-1:])]
+    return re.compile("".join(early + end), re.DOTALL)
 
 
 def _quote(text: str) -> str:

@@ -140,6 +140,16 @@ class Resource(_Item, frozen=True, kw_only=True):
 Record: TypeAlias = Tenant | Policy | Membership | Agent | Resource
 
 
+class TenantRecords(Struct):
+    """All that belongs to one tenant."""
+
+    tenant: Tenant | None
+    policies: list[Policy]
+    members: list[Membership]
+    agents: list[Agent]
+    resources: list[Resource]
+
+
 class Entry(Struct, frozen=True):
     """A record and where it belongs: the tenant (or ``SHARED``), the kind and the id within both."""
 
@@ -161,6 +171,7 @@ KINDS: dict[str, type[Record]] = {
 
 _ID_ATTRIBUTES = {"POLICY": "policyId", "USER": "userId", "AGENT": "agentId"}
 _KEYS = {"pk", "sk"}
+_POLICY_DOCUMENT = {"policyId", "tenantId", "rules"}
 _KNOWN = {kind: {*(f.encode_name for f in msgspec.structs.fields(record))} | _KEYS for kind, record in KINDS.items()}
 
 
@@ -180,7 +191,8 @@ def parse(item: dict[str, Json]) -> Entry | None:
     """
     pk, sk = item.get("pk"), item.get("sk")
     if "pk" not in item and "sk" not in item:
-        return _plain_policy(item) if item.keys() >= {"policyId", "rules"} else None
+        # two of the three are enough, so that a document that lacks one is malformed rather than overlooked
+        return _plain_policy(item) if len(item.keys() & _POLICY_DOCUMENT) > 1 else None
     if not isinstance(pk, str) or not isinstance(sk, str):
         return None
     kind, _, rest = sk.partition("#")
@@ -192,7 +204,7 @@ def parse(item: dict[str, Json]) -> Entry | None:
     elif owner != "TENANT":
         return None
     else:
-        _check_id("pk", tenant)
+        _check_tenant("pk", tenant)
     named = dict(item)
     if kind == "RESOURCE":
         resource_type, _, resource_id = rest.partition("#")
@@ -214,7 +226,7 @@ def _plain_policy(item: dict[str, Json]) -> Entry:
     if not isinstance(item.get("tenantId"), str):
         msg = "tenantId: a policy document without pk and sk must name its tenant"
         raise MalformedItemError(msg)
-    _check_id("tenantId", item["tenantId"])
+    _check_tenant("tenantId", item["tenantId"])
     record = _convert(item, "POLICY")
     assert isinstance(record, Policy)  # noqa: S101 - narrows the type
     _check_id("policyId", record.policy_id)
@@ -228,6 +240,13 @@ def _take_from_key(item: dict[str, Json], attribute: str, value: str) -> None:
         raise MalformedItemError(msg)
 
 
+def _check_tenant(attribute: str, value: str) -> None:
+    _check_id(attribute, value)
+    if value == SHARED:
+        msg = f"{attribute}: the id {SHARED!r} stands for what belongs to all tenants; a tenant cannot have it"
+        raise MalformedItemError(msg)
+
+
 def _check_id(attribute: str, value: str) -> None:
     fault = id_fault(value)
     if fault:
@@ -237,9 +256,10 @@ def _check_id(attribute: str, value: str) -> None:
 
 def _convert(item: dict[str, Json], kind: str) -> Record:
     for name in unknown_attributes(item, kind):
-        meant = difflib.get_close_matches(name, _KNOWN[kind] - _KEYS - item.keys(), n=1, cutoff=0.8)
+        known = {attribute.lower(): attribute for attribute in sorted(_KNOWN[kind] - _KEYS - item.keys())}
+        meant = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.8)
         if meant:
-            msg = f"{name}: unknown attribute; did you mean {meant[0]}?"
+            msg = f"{name}: unknown attribute; did you mean {known[meant[0]]}?"
             raise MalformedItemError(msg)
     try:
         record = msgspec.convert(item, KINDS[kind])
@@ -271,10 +291,11 @@ def _policy_faults(policy: Policy) -> Iterator[tuple[str, str]]:
             yield f"{at}.subjects", "must name users or roles"
         if rule.not_before is not UNSET and rule.not_after is not UNSET and rule.not_before >= rule.not_after:
             yield f"{at}.notAfter", "must be later than notBefore"
-        for attribute in ("resources", "principals"):
-            for i, text in enumerate(getattr(rule, attribute) or ()):
-                if fault := glob_fault(text) if is_glob(text) else id_fault(text):
-                    yield f"{at}.{attribute}[{i}]", fault
+        for attribute, text in _names(rule):
+            # a name that no request can carry would make a DENY rule that never applies
+            globs_allowed = attribute.startswith(("resources", "principals"))
+            if fault := (globs_allowed and is_glob(text) and glob_fault(text)) or id_fault(text):
+                yield f"{at}.{attribute}", fault
         for i, obligation in enumerate(rule.obligations):
             if not isinstance(obligation.get("type"), str) or not obligation["type"]:
                 yield f"{at}.obligations[{i}].type", "every obligation must have a type, a text"
@@ -283,6 +304,22 @@ def _policy_faults(policy: Policy) -> Iterator[tuple[str, str]]:
         for i, condition in enumerate(rule.conditions):
             for attribute, fault in _condition_faults(condition):
                 yield f"{at}.conditions[{i}].{attribute}", fault
+
+
+def _names(rule: Rule) -> Iterator[tuple[str, str]]:
+    yield "resourceType", rule.resource_type
+    subjects = rule.subjects or Subjects()
+    lists = {
+        "resources": rule.resources,
+        "actions": rule.actions,
+        "subjects.users": subjects.users,
+        "subjects.roles": subjects.roles,
+        "principals": rule.principals,
+        "scopes": rule.scopes,
+    }
+    for attribute, texts in lists.items():
+        for i, text in enumerate(texts or ()):
+            yield f"{attribute}[{i}]", text
 
 
 def rule_name(rule: Rule, position: int) -> str:
@@ -346,7 +383,7 @@ def pointer_fault(pointer: str) -> str | None:
         return f"{pointer!r} must begin with one of /" + ", /".join(_FIELDS)
     fields = _FIELDS[root]
     if fields and rest and rest[0] not in fields:
-        return f"{pointer!r}: a {root} has only " + ", ".join(sorted(fields))
+        return f"{pointer!r}: /{root} has only " + ", ".join(sorted(fields))
     if sum(map(is_index, rest)) > _MAX_NUMERIC:
         return f"{pointer!r} has more than {_MAX_NUMERIC} numeric tokens"
     return None

@@ -1,0 +1,181 @@
+package tenantgate.tools_test
+
+import data.tenantgate.testing
+import data.tenantgate.tools
+
+_on_amount := testing.condition("/arguments/amount", "lte", 500)
+
+_never := testing.condition_on("/context/x", "exists")
+
+_always := testing.condition_on("/context/x", "absent")
+
+_rule(effect, more) := testing.rule("r", effect, more)
+
+_allow := _rule("ALLOW", {})
+
+_listing(compiled, asked) := listing if {
+	listing := tools.listing with data.registry.base as compiled with input as asked
+}
+
+_answer(rules, changes) := answer if {
+	[answer] = _listing(testing.registry_of(rules), testing.request_about([testing.item_with({})], changes)).tools
+}
+
+test_denied_whatever_the_arguments[name] if {
+	some name, [code, rules, changes] in {
+		"by identity": ["TENANT_MISMATCH", [_allow], {"tenant": {"named": ["acme"]}}],
+		"by a rule": ["DENIED_BY_RULE", [_allow, _rule("DENY", {})], {}],
+		"by a rule whose conditions are on other things": [
+			"DENIED_BY_RULE",
+			[_allow, _rule("DENY", {"conditions": [_always]})],
+			{},
+		],
+		"by scopes": ["SCOPE_INSUFFICIENT", [_allow], {"scopes": []}],
+		"by scopes, whatever the conditions": ["SCOPE_INSUFFICIENT", [_rule("ALLOW", {"conditions": [_on_amount]})], {"scopes": []}],
+		"by default": ["NO_MATCHING_RULE", [], {}],
+		"by default, beside a DENY rule on arguments": [
+			"NO_MATCHING_RULE",
+			[_rule("DENY", {"conditions": [_on_amount]})],
+			{},
+		],
+		"by a condition on other things": ["CONDITION_NOT_MET", [_rule("ALLOW", {"conditions": [_never]})], {}],
+		"by a condition on other things, beside one on arguments": [
+			"CONDITION_NOT_MET",
+			[_rule("ALLOW", {"conditions": [_on_amount, _never]})],
+			{},
+		],
+		"by an obligation": ["OBLIGATION_UNSUPPORTED", [_rule("ALLOW", {"obligations": [{"type": "LOG"}]})], {}],
+		"by an obligation, beside a rule on arguments": [
+			"OBLIGATION_UNSUPPORTED",
+			[_rule("ALLOW", {"obligations": [{"type": "LOG"}]}), _rule("ALLOW", {"conditions": [_on_amount]})],
+			{},
+		],
+		"by an obligation of each rule that may allow": [
+			"OBLIGATION_UNSUPPORTED",
+			[_rule("ALLOW", {"conditions": [_on_amount], "obligations": [{"type": "LOG"}]})],
+			{},
+		],
+	}
+	testing.has(_answer(rules, changes), {"state": "DENIED", "code": code})
+}
+
+test_allowed_whatever_the_arguments[name] if {
+	some name, [rules, changes, wanted] in {
+		"by a bare rule": [[_allow], {}, {"code": "ALLOWED", "rule_id": "r", "policy_id": "P", "obligations": []}],
+		"with obligations that the caller can carry out": [
+			[_rule("ALLOW", {"obligations": [{"type": "LOG"}]})],
+			{"accepts": ["LOG"]},
+			{"code": "ALLOWED", "obligations": [{"type": "LOG"}]},
+		],
+		"by a condition on other things": [[_rule("ALLOW", {"conditions": [_always]})], {}, {"code": "ALLOWED"}],
+		"beside a rule that allows for some arguments": [
+			[_rule("ALLOW", {"conditions": [_on_amount]}), testing.rule("bare", "ALLOW", {})],
+			{},
+			{"code": "ALLOWED", "rule_id": "bare"},
+		],
+		"beside one whose obligations, for some arguments, the caller can carry out": [
+			[_allow, _rule("ALLOW", {"conditions": [_on_amount], "obligations": [{"type": "LOG"}]})],
+			{"accepts": ["LOG"]},
+			{"code": "ALLOWED"},
+		],
+		"beside a DENY rule that never applies": [
+			[_allow, _rule("DENY", {"conditions": [_on_amount, _never]})],
+			{},
+			{"code": "ALLOWED"},
+		],
+		"beside a DENY rule that is about another action": [
+			[_allow, _rule("DENY", {"narrowing": ["actions"], "actions": ["read"], "conditions": [_on_amount]})],
+			{},
+			{"code": "ALLOWED"},
+		],
+	}
+	testing.has(_answer(rules, changes), object.union({"state": "ALLOWED"}, wanted))
+}
+
+_small := {
+	"path": "/arguments/amount",
+	"op": "lte",
+	"expected": 500,
+	"outcome": "UNDECIDED",
+}
+
+# Only the conditions on arguments are left to say.
+test_conditional_on_the_arguments[name] if {
+	some name, [rules, residual] in {
+		"a rule that allows for some": [[_rule("ALLOW", {"conditions": [_on_amount]})], [{"effect": "ALLOW"}]],
+		"a rule that denies for some": [
+			[_allow, _rule("DENY", {"conditions": [_on_amount]})],
+			[{"effect": "DENY"}],
+		],
+		"a rule that denies for some, if other things cannot be evaluated": [
+			[_allow, _rule("DENY", {"conditions": [_on_amount, testing.condition("/context/x", "eq", 1)]})],
+			[{"effect": "DENY"}],
+		],
+		"a rule that allows and one that denies": [
+			[_rule("ALLOW", {"conditions": [_on_amount, _always]}), _rule("DENY", {"conditions": [_on_amount]})],
+			[{"effect": "ALLOW"}, {"effect": "DENY"}],
+		],
+		"an obligation, for some, that the caller cannot carry out": [
+			[_allow, _rule("ALLOW", {"conditions": [_on_amount], "obligations": [{"type": "LOG"}]})],
+			[{"effect": "ALLOW"}],
+		],
+		"an obligation of one of the rules that may allow": [
+			[
+				_rule("ALLOW", {"conditions": [_on_amount], "obligations": [{"type": "LOG"}]}),
+				_rule("ALLOW", {"conditions": [_on_amount]}),
+			],
+			[{"effect": "ALLOW"}, {"effect": "ALLOW"}],
+		],
+	}
+	named := {"policy_id": "P", "rule_id": "r"}
+	_answer(rules, {}) == {
+		"state": "CONDITIONAL",
+		"residual": [object.union_n([named, r, {"conditions": [_small]}]) | some r in residual],
+		"extensions": [],
+	}
+}
+
+test_residual_names_the_other_path if {
+	rule := _rule("ALLOW", {"conditions": [testing.condition_from("/arguments/ownerId", "eq", "/subject/id")]})
+	_answer([rule], {}).residual[0].conditions == [{
+		"path": "/arguments/ownerId",
+		"op": "eq",
+		"outcome": "UNDECIDED",
+		"expected": "alice",
+		"expected_from": "/subject/id",
+	}]
+}
+
+# Where the arguments are known, the answer is the decision's.
+test_known_arguments[state] if {
+	some state, amount in {"ALLOWED": 500, "DENIED": 501}
+	rules := [_rule("ALLOW", {"conditions": [_on_amount]})]
+	items := [testing.item_with({"arguments": {"amount": amount}})]
+	[answer] = _listing(testing.registry_of(rules), testing.request_about(items, {})).tools
+	answer.state == state
+}
+
+test_order_of_the_tools if {
+	items := [object.union(testing.item_with({}), {"resource": {"id": id}}) |
+		some id in ["agent:tool:admin-refund", "agent:tool:order-lookup", "agent:tool:none"]
+	]
+	listing := _listing(testing.registry, testing.request_about(items, {"tenant": {"id": "acme"}}))
+	[tool.state | some tool in listing.tools] == ["DENIED", "ALLOWED", "DENIED"]
+}
+
+test_what_a_listing_carries[tenant] if {
+	some tenant, bound in {"acme": {"max_staleness_seconds": 900}, "globex": {}}
+	listing := _listing(testing.registry, testing.request_about([], {"tenant": {"id": tenant}}))
+	listing == object.union(
+		{"revision": "20260102T030405Z-0123456789ab", "as_of": 1767323045000000, "tools": []},
+		bound,
+	)
+}
+
+test_no_listing[name] if {
+	some name, asked in {
+		"of a malformed request": json.remove(testing.request_about([testing.item_with({})], {}), ["/principal"]),
+		"with a malformed item": testing.request_about([json.remove(testing.item_with({}), ["/action"])], {}),
+	}
+	not _listing(testing.registry_of([_allow]), asked)
+}

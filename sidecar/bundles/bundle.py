@@ -1,0 +1,115 @@
+"""The file that OPA loads: Rego and compiled registry in one gzipped tar, the same bytes for the same content.
+
+Source of the format: https://www.openpolicyagent.org/docs/latest/management-bundles/#bundle-file-format
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import tarfile
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+from msgspec import Struct
+
+from sidecar.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOTS = ("custom", "registry/base", "tenantgate")
+"""What the base bundle owns in OPA's ``data``."""
+
+
+class BundleInfo(Struct, frozen=True):
+    """What ``.manifest`` says about a base bundle, under ``metadata``. ``as_of`` is RFC 3339."""
+
+    as_of: str
+    source: str
+    compiler: str
+    format: int
+    extensions: tuple[str, ...]
+    counts: dict[str, int]
+
+
+class Manifest(Struct, frozen=True):
+    """``.manifest``, as OPA defines it."""
+
+    revision: str
+    roots: tuple[str, ...]
+    metadata: BundleInfo
+    rego_version: int = 1
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[IO[bytes]]:
+    """Open a file beside ``out`` that takes its place, whole and on disk, when all went well; else nothing is left.
+
+    Raises ``BundleError`` when it cannot be written.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
+    except OSError as fault:
+        msg = f"{out}: cannot be written: {fault.strerror or fault}"
+        raise BundleError(msg) from fault
+    scratch = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.chmod(0o644)
+        scratch.replace(out)
+    except OSError as fault:
+        msg = f"{out}: cannot be written: {fault.strerror or fault}"
+        raise BundleError(msg) from fault
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def write_bundle(out: Path, manifest: Manifest, small: dict[str, bytes], data: IO[bytes]) -> None:
+    """Write a bundle: the manifest, some small files by name, and ``data`` as the data of ``registry/base``."""
+    with (
+        replacing(out) as file,
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as zipped,
+        tarfile.open(mode="w", fileobj=zipped, format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for name, body in sorted(small.items() | {".manifest": msgspec.json.encode(manifest, order="sorted")}.items()):
+            tar.addfile(_entry(name, len(body)), io.BytesIO(body))
+        size = data.seek(0, io.SEEK_END)
+        data.seek(0)
+        tar.addfile(_entry("registry/base/data.json", size), data)
+
+
+def read_manifest(path: Path) -> tuple[Manifest, dict[str, int]]:
+    """Read what a bundle says about itself, and the size in bytes of each of its files.
+
+    Raises ``BundleError`` if it is none of ours.
+    """
+    try:
+        with tarfile.open(path, mode="r:gz") as tar:
+            sizes = {member.name.lstrip("/"): member.size for member in tar}
+            file = tar.extractfile(".manifest")
+            assert file is not None  # noqa: S101 - a regular file
+            return msgspec.json.decode(file.read(), type=Manifest), sizes
+    except (OSError, EOFError, KeyError, tarfile.TarError, msgspec.DecodeError) as fault:
+        msg = f"{path}: not a bundle of tenantgate: {fault}"
+        raise BundleError(msg) from fault
+
+
+def _entry(name: str, size: int) -> tarfile.TarInfo:
+    # mtime, owner and mode stay the defaults of TarInfo, which depend on nothing.
+    entry = tarfile.TarInfo(name)
+    entry.size = size
+    return entry
+
+
+def plain(value: Struct) -> dict[str, Any]:
+    """Turn a structure into plain JSON."""
+    built: dict[str, Any] = msgspec.to_builtins(value)
+    return built

@@ -1,0 +1,56 @@
+"""``tenantgate config``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+import yaml
+
+from sidecar.cli.options import read_settings, settings_options
+from sidecar.settings import ENVIRONMENT_PREFIX, Setting, describe, sections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+
+@click.command()
+@click.option("--markdown", is_flag=True, help="Print a Markdown table instead.")
+@settings_options
+def config(config: Path | None, flags: tuple[str, ...], *, markdown: bool) -> None:
+    """Show every setting, with its meaning and its value in force.
+
+    The output is a settings file: save it, change it, and pass it with --config. Settings are read from the file, then from the
+    environment (limits.in_flight is TENANTGATE_LIMITS__IN_FLIGHT), then from --set.
+    """
+    settings = list(describe(read_settings(config, flags)))
+    click.echo("\n".join(_markdown(settings) if markdown else _yaml(settings)))
+
+
+def _yaml(settings: Iterable[Setting]) -> Iterable[str]:
+    section = ""
+    for setting in settings:
+        parent, _, name = setting.name.rpartition(".")
+        if parent != section:
+            section = parent
+            yield f"\n# {sections()[section]}\n{section}:"
+        indent = "  " if parent else ""
+        note = "" if setting.value == setting.default else f" (default: {_text(setting.default)})"
+        yield f"{indent}# {setting.about}{note}"
+        yield f"{indent}{name}: {_text(setting.value)}"
+
+
+def _markdown(settings: Iterable[Setting]) -> Iterable[str]:
+    yield "| setting | meaning | default | environment variable |"
+    yield "|---|---|---|---|"
+    for setting in settings:
+        variable = ENVIRONMENT_PREFIX + setting.name.upper().replace(".", "__")
+        yield f"| `{setting.name}` | {setting.about} | `{_text(setting.default)}` | `{variable}` |"
+
+
+def _text(value: Any) -> str:
+    plain = msgspec.to_builtins(value)
+    text: str = yaml.safe_dump(list(plain) if isinstance(plain, tuple) else plain, default_flow_style=True, width=1000)
+    return text.removesuffix("\n").removesuffix("...").strip()

@@ -1,0 +1,68 @@
+"""Options that several commands have, and the client that they share."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from sidecar.errors import TenantgateError
+from sidecar.settings import Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import grpc
+
+_Command = TypeVar("_Command", bound="Callable[..., Any]")
+
+
+class CallError(TenantgateError):
+    """Raised when the sidecar cannot be reached, or answers with an error."""
+
+
+def settings_options(command: _Command) -> _Command:
+    """Add the options that settings are read from."""
+    command = click.option(
+        "--set", "flags", metavar="NAME=VALUE", multiple=True, help="Override one setting, such as log.format=text."
+    )(command)
+    return click.option(
+        "--config", type=click.Path(path_type=Path), help="YAML file with settings; `tenantgate config` shows them all."
+    )(command)
+
+
+def address_options(command: _Command) -> _Command:
+    """Add the options that say where the sidecar is and how long to wait for it."""
+    command = click.option("--timeout", default=5.0, show_default=True, help="Longest wait for the answer, seconds.")(command)
+    return click.option("--address", help="unix:PATH or HOST:PORT of the sidecar. [default: its socket in .tenantgate]")(command)
+
+
+def read_settings(config: Path | None, flags: tuple[str, ...]) -> Settings:
+    """Read the settings as the options say."""
+    return load(config, flags=flags)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[grpc.Channel]:
+    """Connect to the sidecar, and tell errors in words. Raises ``CallError``."""
+    import grpc  # noqa: PLC0415 - not needed for --help
+    from google.rpc import error_details_pb2  # noqa: PLC0415
+    from grpc_status import rpc_status  # noqa: PLC0415
+
+    target = address or f"unix:{load(None).socket_path}"
+    try:
+        with grpc.insecure_channel(target) as channel:
+            yield channel
+    except grpc.RpcError as fault:
+        reason = ""
+        status = rpc_status.from_call(fault)
+        for detail in status.details if status else ():
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info):
+                reason = f" {info.reason}"
+        msg = f"{target}: {fault.code().name}{reason}: {fault.details()}"
+        if not reason and fault.code() == grpc.StatusCode.UNAVAILABLE:
+            msg += "\nIs the sidecar running? `tenantgate serve` starts it; --address says where it is"
+        raise CallError(msg) from fault

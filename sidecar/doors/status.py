@@ -1,0 +1,82 @@
+"""The door for operators: what state the sidecar is in."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+from sidecar.doors.grpc_calls import Call, answering
+from sidecar.engine.decide import MICROSECONDS, now_microseconds
+from sidecar.gen.tenantgate.v1 import status_service_pb2 as pb
+from sidecar.gen.tenantgate.v1 import status_service_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import ThreadPoolExecutor
+
+    import grpc
+
+    from sidecar.engine.monitor import Monitor
+    from sidecar.engine.process import EmbeddedOpa
+    from sidecar.settings import Settings
+
+_CHECK_SECONDS = 1.0  # how soon a watcher whose caller went away is noticed
+
+
+class StatusServicer(pb_grpc.StatusServiceServicer):
+    """Answers ``tenantgate.v1.StatusService``. ``watchers`` are the threads that WatchStatus calls hold."""
+
+    def __init__(
+        self, monitor: Monitor, opa: EmbeddedOpa | None, settings: Settings, version: str, opa_version: str, watchers: ThreadPoolExecutor
+    ) -> None:
+        self._monitor = monitor
+        self._opa = opa
+        self._settings = settings
+        self._version = version
+        self._opa_version = opa_version
+        self._started_at = now_microseconds()
+        self.default_deadline = settings.limits.default_deadline_seconds
+        self.access_log = settings.log.access
+        # A watcher holds a thread for as long as it watches, which must not be one that decisions need.
+        watch = functools.partial(self._watch)
+        watch.experimental_thread_pool = watchers  # type: ignore[attr-defined]
+        self.WatchStatus = watch  # type: ignore[method-assign, assignment]
+
+    @answering
+    def GetStatus(self, request: pb.GetStatusRequest, call: Call) -> pb.GetStatusResponse:  # noqa: ARG002, N802 - gRPC's shape
+        """Give the state now."""
+        return pb.GetStatusResponse(status=self.status())
+
+    def _watch(self, _request: pb.WatchStatusRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchStatusResponse]:
+        """Give the state now and whenever it changes, until the caller or the sidecar goes away."""
+        version, more = self._monitor.wait_for_change(-1, 0)
+        while more and context.is_active():
+            yield pb.WatchStatusResponse(status=self.status())
+            seen = version
+            while more and version == seen and context.is_active():
+                version, more = self._monitor.wait_for_change(seen, _CHECK_SECONDS)
+
+    def status(self) -> pb.Status:
+        """Put the state together."""
+        readiness = self._monitor.readiness
+        status = pb.Status(
+            serving=readiness.serving,
+            problem=readiness.problem,
+            version=self._version,
+            identity_mode=self._settings.identity.mode,
+            revision=readiness.revision,
+            opa=pb.OpaStatus(
+                embedded=self._opa is not None,
+                address=self._settings.opa.address or (self._opa.address if self._opa else ""),
+                version=self._opa_version,
+                pid=self._opa.pid if self._opa else 0,
+                restarts=self._opa.restarts if self._opa else 0,
+            ),
+        )
+        status.started_at.FromMicroseconds(self._started_at)
+        if readiness.revision:
+            status.as_of.FromMicroseconds(readiness.as_of)
+            status.age.FromMicroseconds(max(0, now_microseconds() - readiness.as_of))
+        if self._settings.freshness.max_staleness_seconds is not None:
+            status.max_staleness.FromMicroseconds(int(self._settings.freshness.max_staleness_seconds * MICROSECONDS))
+        return status

@@ -1,0 +1,154 @@
+"""The one decision path: every front door ends here.
+
+OPA decides. What is added is what OPA cannot know: whether its answer is an answer at all, how old the registry behind it is,
+and what a caller demands of that.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+import uuid_utils
+
+from sidecar import translate
+from sidecar.errors import MalformedAnswerError, RevisionTooOldError
+from sidecar.model import (
+    Action,
+    Decision,
+    Explanation,
+    Finding,
+    Identity,
+    Item,
+    Listing,
+    Principal,
+    Question,
+    Resource,
+    Tenant,
+    ToolAnswer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sidecar.translate import PolicySettings
+
+MICROSECONDS = translate.MICROSECONDS
+
+AUTHORIZE = "tenantgate/authorize/decision"
+BATCH = "tenantgate/batch/decisions"
+TOOLS = "tenantgate/tools/listing"
+
+PROBE = Question(Identity(Tenant(""), Principal("agent:probe")), (Item(Resource("TOOL", "agent:tool:probe"), Action()),))
+"""A question whose answer is known: no registry can hold a tenant without an id."""
+
+
+class PolicyEngine(Protocol):
+    """What answers queries: OPA, or a fake in tests."""
+
+    def query(self, entrypoint: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+        """Answer the query ``body`` for the rule at ``entrypoint`` with an HTTP status and body."""
+
+
+def now_microseconds() -> int:
+    """Tell the time in microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def new_decision_id() -> str:
+    """Make a decision id: a UUID of version 7, so that ids sort by time. Source: RFC 9562 section 5.7."""
+    return str(uuid_utils.uuid7())
+
+
+class Decider:
+    """Decides questions by asking a policy engine.
+
+    ``max_staleness`` is the age, in seconds, from which on every decision is POLICY_STALE; ``None`` sets no bound. A tenant may
+    set a tighter one for itself in the registry. All deadlines are moments of ``time.monotonic()``.
+    """
+
+    def __init__(
+        self,
+        engine: PolicyEngine,
+        settings: PolicySettings,
+        max_staleness: float | None = None,
+        clock: Callable[[], int] = now_microseconds,
+    ) -> None:
+        self._engine = engine
+        self._settings = translate.encode_settings(settings)
+        self._max_staleness = max_staleness
+        self.clock = clock
+
+    def decide(self, question: Question, decision_id: str, deadline: float) -> Decision:
+        """Decide a question about one item.
+
+        Raises ``EngineError``, ``DeadlineExceededError`` or ``RevisionTooOldError`` when there is no decision.
+        """
+        now = self.clock()
+        body = translate.single_query(question, decision_id, now, self._settings)
+        return self._guard(question, translate.decision_answer(*self._engine.query(AUTHORIZE, body, deadline)), now)
+
+    def decide_batch(self, question: Question, decision_id: str, deadline: float) -> tuple[Decision, ...]:
+        """Decide a question about many items, in their order and all under one revision. Raises as ``decide``."""
+        now = self.clock()
+        body = translate.items_query(question, decision_id, now, self._settings)
+        decisions = translate.batch_answer(*self._engine.query(BATCH, body, deadline), len(question.items))
+        return tuple(self._guard(question, decision, now) for decision in decisions)
+
+    def filter_tools(self, question: Question, decision_id: str, deadline: float) -> Listing:
+        """Say which tools may be called at all. Raises as ``decide``."""
+        now = self.clock()
+        body = translate.items_query(question, decision_id, now, self._settings)
+        listing = translate.tools_answer(*self._engine.query(TOOLS, body, deadline), len(question.items))
+        self._check_min_as_of(question, listing.revision, listing.as_of)
+        stale = self._staleness(listing.as_of, listing.max_staleness_seconds, now)
+        if stale is None:
+            return listing
+        denied = ToolAnswer(state="DENIED", code="POLICY_STALE", reason=stale)
+        return msgspec.structs.replace(listing, tools=(denied,) * len(listing.tools))
+
+    def probe(self, deadline: float) -> Decision:
+        """Ask the real question once more and check the answer that is known beforehand.
+
+        Raises ``EngineError``, also when OPA decides what it must not: ``MalformedAnswerError``.
+        """
+        body = translate.single_query(PROBE, "probe", self.clock(), self._settings)
+        decision = translate.decision_answer(*self._engine.query(AUTHORIZE, body, deadline))
+        if (decision.effect, decision.code) != ("DENY", "TENANT_UNKNOWN"):
+            msg = f"OPA answers {decision.effect} {decision.code} about a tenant that does not exist"
+            raise MalformedAnswerError(msg)
+        return decision
+
+    def _guard(self, question: Question, decision: Decision, now: int) -> Decision:
+        self._check_min_as_of(question, decision.revision, decision.as_of)
+        stale = self._staleness(decision.as_of, decision.max_staleness_seconds, now)
+        if stale is None:
+            return decision
+        explanation = decision.explanation
+        if explanation is not None:
+            findings = (Finding("POLICY_STALE", stale), *explanation.codes)
+            explanation = Explanation(findings, explanation.rules, explanation.roles, explanation.effective_scopes)
+        return Decision(
+            effect="DENY",
+            code="POLICY_STALE",
+            reason=stale,
+            revision=decision.revision,
+            as_of=decision.as_of,
+            depends_on=decision.depends_on,
+            explanation=explanation,
+        )
+
+    def _staleness(self, as_of: int, tenant_bound: float | None, now: int) -> str | None:
+        bounds = [bound for bound in (self._max_staleness, tenant_bound) if bound is not None]
+        age = (now - as_of) / MICROSECONDS
+        if not bounds or age <= min(bounds):
+            return None
+        return f"the registry in force is {age:.0f} s old, {min(bounds):g} s are accepted"
+
+    @staticmethod
+    def _check_min_as_of(question: Question, revision: str, as_of: int) -> None:
+        if as_of < question.min_as_of:
+            behind = (question.min_as_of - as_of) / MICROSECONDS
+            msg = f"revision {revision} is {behind:.3f} s older than min_as_of asks for"
+            raise RevisionTooOldError(msg)

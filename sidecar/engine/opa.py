@@ -1,0 +1,139 @@
+"""The client of OPA's data API, over a Unix socket or TCP.
+
+Source: https://www.openpolicyagent.org/docs/latest/rest-api/#get-a-document-with-input
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from sidecar.errors import DeadlineExceededError, EngineUnavailableError, MalformedAnswerError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HEADERS = {"Content-Type": "application/json"}
+_CHUNK = 65536
+
+
+class OpaClient:
+    """Sends queries to OPA over a bounded pool of kept-alive connections.
+
+    ``address`` is ``unix:PATH`` or ``http://HOST:PORT``. A query takes at most ``timeout`` seconds and no longer than its
+    deadline, and an answer may have at most ``max_answer_bytes``.
+    """
+
+    def __init__(self, address: str, *, connections: int, timeout: float, max_answer_bytes: int) -> None:
+        self.address = address
+        self._timeout = timeout
+        self._max_answer_bytes = max_answer_bytes
+        self._pool = _pool(address, connections)
+
+    def query(self, entrypoint: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+        """Ask for the rule at ``entrypoint`` with the query ``body``; give the HTTP status and body of the answer.
+
+        Errors of builtin functions are errors of the query, not undefined values, so that they cannot pass for "no reason to
+        deny". ``deadline`` is a moment of ``time.monotonic()``.
+
+        Raises ``EngineUnavailableError`` or ``DeadlineExceededError``.
+        """
+        return self._send("POST", f"/v1/data/{entrypoint}?strict-builtin-errors=true", body, deadline)
+
+    def bundles_active(self, deadline: float) -> bool:
+        """Tell whether OPA has activated all its bundles."""
+        return self._send("GET", "/health?bundles", None, deadline)[0] == http.client.OK
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    def _send(self, method: str, path: str, body: bytes | None, deadline: float) -> tuple[int, bytes]:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            msg = "the deadline passed before OPA was asked"
+            raise DeadlineExceededError(msg)
+        timeout = min(left, self._timeout)
+        end = time.monotonic() + timeout
+        try:
+            response = self._pool.urlopen(
+                method,
+                path,
+                body=body,
+                headers=_HEADERS,
+                # A query changes nothing: asking once more on a fresh connection is safe when a kept-alive one turns out dead.
+                retries=urllib3.Retry(total=1, redirect=0, status=0, backoff_factor=0, raise_on_status=False),
+                redirect=False,
+                timeout=urllib3.Timeout(total=timeout),
+                pool_timeout=timeout,
+                preload_content=False,
+            )
+            return response.status, self._read(response, end)
+        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as fault:
+            if time.monotonic() >= deadline:
+                msg = "the deadline passed while OPA was asked"
+                raise DeadlineExceededError(msg) from fault
+            msg = f"OPA at {self.address} did not answer: {fault}"
+            raise EngineUnavailableError(msg) from fault
+
+    def _read(self, response: urllib3.BaseHTTPResponse, end: float) -> bytes:
+        # Bounded in size and time, whatever the other side sends: a timeout of the socket alone begins anew with every byte.
+        read = bytearray()
+        try:
+            while chunk := response.read1(_CHUNK):  # type: ignore[attr-defined]
+                read += chunk
+                if len(read) > self._max_answer_bytes:
+                    msg = f"OPA's answer has more than {self._max_answer_bytes} bytes"
+                    raise MalformedAnswerError(msg)
+                if time.monotonic() > end:
+                    msg = "its answer came too slowly"
+                    raise TimeoutError(msg)
+        except BaseException:
+            response.close()
+            raise
+        response.release_conn()
+        return bytes(read)
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: str, **arguments: Any) -> None:
+        super().__init__("localhost", **arguments)
+        self._path = path
+
+    def _new_conn(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            if isinstance(self.timeout, int | float):
+                connection.settimeout(self.timeout)
+            connection.connect(self._path)
+        except OSError as fault:
+            connection.close()
+            raise urllib3.exceptions.NewConnectionError(self, f"{self._path}: {fault.strerror or fault}") from fault
+        return connection
+
+
+class _UnixPool(HTTPConnectionPool):
+    def __init__(self, path: str, **arguments: Any) -> None:
+        super().__init__("localhost", **arguments)
+        self._path = path
+
+    def _new_conn(self) -> HTTPConnection:
+        return _UnixConnection(self._path, timeout=self.timeout.connect_timeout)
+
+
+def _pool(address: str, connections: int) -> HTTPConnectionPool:
+    arguments: Mapping[str, Any] = {"maxsize": connections, "block": True}
+    if address.startswith("unix:"):
+        return _UnixPool(address.removeprefix("unix:").removeprefix("//"), **arguments)
+    url = urlsplit(address)
+    if url.scheme != "http" or not url.hostname:
+        msg = f"opa.address: {address!r} is neither unix:PATH nor http://HOST:PORT"
+        raise SettingsError(msg)
+    return HTTPConnectionPool(url.hostname, url.port or 8181, **arguments)

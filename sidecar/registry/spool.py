@@ -1,0 +1,146 @@
+"""Items in any order, given back tenant by tenant.
+
+An export holds its items as DynamoDB partitions them. They are kept in a SQLite file on the way, so that memory is bounded by
+the largest tenant, not by the export.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from collections import Counter
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sidecar.errors import MalformedItemsError
+from sidecar.registry import items
+from sidecar.registry.items import KINDS, SHARED, MalformedItemError, TenantRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from sidecar.model import Json
+
+_SCHEMA = """
+CREATE TABLE record (tenant TEXT, kind TEXT, id TEXT, plain INTEGER, body BLOB, PRIMARY KEY (tenant, kind, id)) WITHOUT ROWID
+"""
+_INSERT = "INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?)"
+_BATCH = 1000
+_EXAMPLES = 5
+
+
+class Spool:
+    """Takes items in, and gives the records out by tenant. A context manager, because it has a temporary file.
+
+    ``counts`` are the items by kind; ``unknown`` are those of no kind that we know, with a few ``examples``; ``attributes``
+    counts attributes, as ``KIND.name``, that the kind does not have.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="tenantgate-")
+        self._database = sqlite3.connect(Path(self._folder.name) / "spool.sqlite", isolation_level=None)
+        self._database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;")
+        self._database.execute(_SCHEMA)
+        self._decoders = {kind: msgspec.msgpack.Decoder(record) for kind, record in KINDS.items()}
+        self.counts: Counter[str] = Counter()
+        self.attributes: Counter[str] = Counter()
+        self.unknown = 0
+        self.examples: list[str] = []
+        self.faults: list[str] = []
+
+    def __enter__(self) -> Spool:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the temporary file."""
+        self._database.close()
+        self._folder.cleanup()
+
+    def add(self, plain_items: Iterable[dict[str, Json]]) -> None:
+        """Take items in. What is wrong with malformed ones is kept in ``faults``."""
+        encoder = msgspec.msgpack.Encoder()
+        rows: list[tuple[str, str, str, bool, bytes]] = []
+        self._database.execute("BEGIN")
+        for item in plain_items:
+            entry = self._parse(item)
+            if entry is None:
+                continue
+            self.counts[entry.kind] += 1
+            self.attributes.update(
+                f"{entry.kind}.{name}" for name in items.unknown_attributes(item, entry.kind)
+            )
+            rows.append((entry.tenant, entry.kind, entry.id, entry.plain, encoder.encode(entry.record)))
+            if len(rows) == _BATCH:
+                self._insert(rows)
+                rows = []
+        self._insert(rows)
+        self._database.execute("COMMIT")
+
+    def check(self) -> None:
+        """Raise ``MalformedItemsError`` if any item was malformed."""
+        if self.faults:
+            raise MalformedItemsError(self.faults)
+
+    def shared(self) -> list[items.Resource]:
+        """Give the resources that belong to all tenants."""
+        rows = self._database.execute("SELECT body FROM record WHERE tenant = ? ORDER BY id", (SHARED,))
+        return [self._decoders["RESOURCE"].decode(body) for (body,) in rows]  # type: ignore[misc]
+
+    def tenants(self) -> Iterator[tuple[str, TenantRecords]]:
+        """Yield each tenant's id and records, in the order of the ids.
+
+        A tenant that has policy documents of a plain table and no tenant item is active and keeps no memberships.
+        """
+        query = "SELECT tenant, kind, plain, body FROM record WHERE tenant != ? ORDER BY tenant, kind, id"
+        for tenant_id, rows in groupby(self._database.execute(query, (SHARED,)), key=lambda row: row[0]):
+            records = TenantRecords(None, [], [], [], [])
+            has_plain = False
+            for _, kind, plain, body in rows:
+                record = self._decoders[kind].decode(body)
+                has_plain |= bool(plain)
+                match record:
+                    case items.Tenant():
+                        records.tenant = record
+                    case items.Policy():
+                        records.policies.append(record)
+                    case items.Membership():
+                        records.members.append(record)
+                    case items.Agent():
+                        records.agents.append(record)
+                    case items.Resource():
+                        records.resources.append(record)
+            if records.tenant is None and has_plain:
+                records.tenant = items.Tenant(membership="OPTIONAL")
+            yield tenant_id, records
+
+    def _parse(self, item: dict[str, Json]) -> items.Entry | None:
+        try:
+            entry = items.parse(item)
+        except MalformedItemError as fault:
+            self.faults.append(f"{items.item_name(item)}: {fault}")
+            return None
+        if entry is None:
+            self.unknown += 1
+            if len(self.examples) < _EXAMPLES:
+                self.examples.append(items.item_name(item))
+        return entry
+
+    def _insert(self, rows: list[tuple[str, str, str, bool, bytes]]) -> None:
+        inserted = self._database.executemany(_INSERT, rows).rowcount
+        if inserted != len(rows):
+            self._name_duplicates(rows)
+
+    def _name_duplicates(self, rows: list[tuple[str, str, str, bool, bytes]]) -> None:
+        seen: set[tuple[str, str, str]] = set()
+        for tenant, kind, record_id, _, body in rows:
+            key = (tenant, kind, record_id)
+            (kept,) = self._database.execute(
+                "SELECT body FROM record WHERE tenant = ? AND kind = ? AND id = ?", key
+            ).fetchone()
+            if key in seen or kept != body:
+                self.faults.append(f"tenant {tenant!r} has two items of kind {kind} with the id {record_id!r}")
+            seen.add(key)

@@ -1,0 +1,253 @@
+"""The sidecar as a whole: put together, started, run, stopped."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import grpc
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from sidecar.doors.grpc import AuthorizationServicer
+from sidecar.doors.grpc_calls import Admission, CountingPool
+from sidecar.doors.status import StatusServicer
+from sidecar.engine.decide import Decider
+from sidecar.engine.monitor import Monitor, Readiness
+from sidecar.engine.opa import OpaClient
+from sidecar.engine.process import EmbeddedOpa, wait_until_ready
+from sidecar.errors import StartError
+from sidecar.gen.tenantgate.v1 import (
+    authorization_service_pb2,
+    authorization_service_pb2_grpc,
+    status_service_pb2,
+    status_service_pb2_grpc,
+)
+from sidecar.identity import Asserted
+from sidecar.toolchain import find_opa, pinned_version
+
+if TYPE_CHECKING:
+    from sidecar.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+AUTHORIZATION = authorization_service_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
+STATUS = status_service_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name
+_WATCH = f"/{STATUS}/WatchStatus"
+_LONGEST_UNIX_PATH = 107  # bytes; sun_path of unix(7) less its end
+
+
+class Sidecar:
+    """One sidecar. Its life is four verbs in order: make, ``start``, ``wait``, ``stop``."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._lock: IO[str] | None = None
+        self._opa: EmbeddedOpa | None = None
+        self._client: OpaClient | None = None
+        self._monitor: Monitor | None = None
+        self._server: grpc.Server | None = None
+        self._health = health.HealthServicer(experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1))
+        self.addresses: list[str] = []
+
+    def start(self) -> None:
+        """Start OPA, wait until it decides, and listen. Raises ``StartError``, and then has stopped what it started."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> None:
+        """Serve until SIGTERM or SIGINT, or until ``request_stop``."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.request_stop())
+        self._stopping.wait()
+
+    def request_stop(self) -> None:
+        """Let ``wait`` return."""
+        self._stopping.set()
+
+    def stop(self) -> None:
+        """Tell that no more is served, let the calls in flight end, stop OPA."""
+        drain = self._settings.lifecycle.drain_seconds
+        self._health.enter_graceful_shutdown()
+        if self._monitor is not None:
+            self._monitor.stop()
+        if self._server is not None:
+            # wait() on the event that stop() gives ends when all calls have, at the latest when the grace is over
+            self._server.stop(drain).wait()
+        if self._client is not None:
+            self._client.close()
+        if self._opa is not None:
+            self._opa.stop(timeout=2.0)
+        if self._lock is not None:
+            path = self._settings.socket_path
+            if path is not None and self.addresses:
+                path.unlink(missing_ok=True)
+            self._lock.close()
+        log.info("stopped")
+
+    def _start(self) -> None:
+        settings = self._settings
+        self._lock = _claim(Path(settings.state_dir))
+        if settings.socket_path is not None:
+            _check_socket(settings.socket_path)
+        address = settings.opa.address or self._embed_opa()
+        self._client = OpaClient(
+            address,
+            connections=settings.opa.connections,
+            timeout=settings.opa.timeout_seconds,
+            max_answer_bytes=settings.opa.max_answer_bytes,
+        )
+        decider = Decider(self._client, settings.policy, settings.freshness.max_staleness_seconds)
+        if self._opa is not None:
+            wait_until_ready(decider.probe, self._opa, settings.opa.start_timeout_seconds)
+        self._monitor = Monitor(
+            decider.probe, settings.lifecycle.probe_interval_seconds, settings.opa.timeout_seconds, self._tell_health
+        )
+        self._monitor.start()
+        self._server = self._make_server(decider, self._monitor)
+        self._listen(self._server)
+        self._server.start()
+        log.info("serving", addresses=self.addresses, revision=self._monitor.readiness.revision, opa=address)
+
+    def _embed_opa(self) -> str:
+        settings = self._settings
+        if settings.opa.bundle is None:
+            msg = "opa.bundle: name the bundle to serve (`tenantgate bundle build` makes one), or set opa.address"
+            raise StartError(msg)
+        bundle = Path(settings.opa.bundle)
+        if not bundle.is_file():
+            msg = f"opa.bundle: {bundle}: no such file; `tenantgate bundle build` makes one"
+            raise StartError(msg)
+        binary = find_opa(settings.opa.binary)
+        _check_path_length(Path(settings.state_dir) / "opa.sock")
+        self._opa = EmbeddedOpa(binary, bundle, Path(settings.state_dir), self._wake_monitor)
+        self._opa.start()
+        return self._opa.address
+
+    def _wake_monitor(self) -> None:
+        if self._monitor is not None:
+            self._monitor.wake()
+
+    def _tell_health(self, readiness: Readiness) -> None:
+        serving = health_pb2.HealthCheckResponse.SERVING
+        state = serving if readiness.serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", AUTHORIZATION):
+            self._health.set(service, state)
+
+    def _make_server(self, decider: Decider, monitor: Monitor) -> grpc.Server:
+        settings, limits = self._settings, self._settings.limits
+        workers = CountingPool(limits.threads, "calls")
+        watchers = CountingPool(limits.watchers, "watchers")
+        server = grpc.server(
+            workers,
+            interceptors=[Admission({"": (workers, limits.in_flight), _WATCH: (watchers, limits.watchers)})],
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", limits.message_bytes),
+                ("grpc.max_metadata_size", 16 * 1024),
+            ],
+        )
+        servicer = AuthorizationServicer(
+            decider,
+            Asserted(settings.identity.tenant_header, settings.request_limits),
+            settings.request_limits,
+            default_deadline=limits.default_deadline_seconds,
+            access_log=settings.log.access,
+        )
+        authorization_service_pb2_grpc.add_AuthorizationServiceServicer_to_server(servicer, server)
+        status = StatusServicer(
+            monitor, self._opa, settings, version("tenantgate"), pinned_version() if self._opa else "", watchers
+        )
+        status_service_pb2_grpc.add_StatusServiceServicer_to_server(status, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        names = (AUTHORIZATION, STATUS, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        return server
+
+    def _listen(self, server: grpc.Server) -> None:
+        listen = self._settings.listen
+        if listen.tcp is not None:
+            host, _, _ = listen.tcp.rpartition(":")
+            port = _bind(server, listen.tcp, "listen.tcp")
+            self.addresses.append(f"{host}:{port}")
+        path = self._settings.socket_path
+        if path is not None:
+            # No moment at which others could connect who may not.
+            before = os.umask(0o177)
+            try:
+                _bind(server, f"unix:{path}", "listen.socket")
+            finally:
+                os.umask(before)
+            path.chmod(int(listen.socket_mode, 8))
+            self.addresses.append(f"unix:{path}")
+
+
+def _claim(state_dir: Path) -> IO[str]:
+    """Make the state directory and hold a lock on it for as long as the file stays open."""
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (state_dir / "lock").open("a+")
+    except OSError as fault:
+        msg = f"state_dir: {state_dir} cannot be used: {fault.strerror or fault}"
+        raise StartError(msg) from fault
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as fault:
+        lock.seek(0)
+        owner = lock.read().strip() or "another process"
+        lock.close()
+        msg = f"state_dir: {state_dir} is in use by process {owner}; stop it, or give this sidecar a state_dir of its own"
+        raise StartError(msg) from fault
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
+
+
+def _check_socket(path: Path) -> None:
+    """Make room for a socket: a stale file is removed, a live one is somebody else's."""
+    _check_path_length(path)
+    if not path.parent.is_dir():
+        msg = f"listen.socket: the directory of {path} does not exist"
+        raise StartError(msg)
+    if not path.exists():
+        return
+    if not path.is_socket():
+        msg = f"listen.socket: {path} exists and is not a socket; remove it or choose another path"
+        raise StartError(msg)
+    with socket.socket(socket.AF_UNIX) as attempt:
+        try:
+            attempt.connect(str(path))
+        except ConnectionRefusedError:
+            log.info("stale_socket_removed", path=str(path))
+            path.unlink()
+            return
+    msg = f"listen.socket: another process serves on {path}; stop it or choose another path"
+    raise StartError(msg)
+
+
+def _check_path_length(path: Path) -> None:
+    if len(os.fsencode(path)) > _LONGEST_UNIX_PATH:
+        msg = f"{path} is longer than the {_LONGEST_UNIX_PATH} bytes of a Unix socket's path; choose a shorter state_dir"
+        raise StartError(msg)
+
+
+def _bind(server: grpc.Server, address: str, setting: str) -> int:
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as fault:
+        msg = f"{setting}: cannot listen on {address}; is it in use by another process?"
+        raise StartError(msg) from fault
+    return port

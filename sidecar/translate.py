@@ -1,0 +1,523 @@
+"""Between the wire, the model and OPA: pure functions, no I/O.
+
+Three steps, each total: a request message becomes a ``Question`` or an ``InvalidRequestError``; a question becomes OPA's input;
+the bytes that OPA answers become decisions or a named error. Only the exact documented shape is a decision.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from sidecar.errors import EvaluationError, InvalidRequestError, MalformedAnswerError, NotReadyError
+from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as service_pb
+from sidecar.gen.tenantgate.v1 import decision_pb2 as pb
+from sidecar.model import (
+    Action,
+    Actor,
+    Decision,
+    Explanation,
+    Finding,
+    Identity,
+    Item,
+    Json,
+    Listing,
+    Principal,
+    Question,
+    Resource,
+    RuleOutcome,
+    Subject,
+    Tenant,
+    ToolAnswer,
+    id_fault,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from google.protobuf.struct_pb2 import ListValue, Value
+    from google.protobuf.struct_pb2 import Struct as PbStruct
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+MICROSECONDS = 1_000_000
+
+
+class Limits(Struct, frozen=True):
+    """What a request may hold at the most. The settings of the same names give the values."""
+
+    batch_items: int = 1000
+    json_depth: int = 32
+    json_bytes: int = 65536
+    list_entries: int = 256
+
+
+# ── request message to question ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def identity_from(message: pb.Identity, named_tenants: Sequence[str], limits: Limits) -> Identity:
+    """Read who the request says is asking. ``named_tenants`` are those that the metadata names besides."""
+    _check_id("identity.tenant_id", message.tenant_id)
+    for tenant in named_tenants:
+        _check_id("metadata x-tenant-id", tenant)
+    subject = message.subject
+    return Identity(
+        tenant=Tenant(message.tenant_id, tuple(named_tenants)),
+        principal=Principal(_optional_id("identity.principal.id", message.principal.id)),
+        subject=Subject(
+            id=_optional_id("identity.subject.id", subject.id),
+            roles=_names("identity.subject.roles", subject.roles, limits),
+            properties=_object("identity.subject.properties", subject, "properties", limits),
+        ),
+        delegation=tuple(
+            Actor(
+                id=_check_id(f"identity.delegation[{i}].id", actor.id),
+                scopes=_names(f"identity.delegation[{i}].scopes", actor.scopes.values, limits)
+                if actor.HasField("scopes")
+                else UNSET,
+            )
+            for i, actor in enumerate(_bounded("identity.delegation", message.delegation, limits))
+        ),
+        scopes=_names("identity.scopes", message.scopes, limits),
+    )
+
+
+def authorize_question(message: service_pb.AuthorizeRequest, identity: Identity, limits: Limits) -> Question:
+    """Read an AuthorizeRequest."""
+    return Question(
+        identity=identity,
+        items=(item_from("", message, limits),),
+        accepts=_names("accepted_obligations", message.accepted_obligations, limits),
+        explain=message.explain,
+        min_as_of=_moment(message, "min_as_of"),
+    )
+
+
+def batch_question(
+    message: service_pb.BatchAuthorizeRequest, identity: Identity, limits: Limits
+) -> tuple[Question, list[InvalidRequestError | None]]:
+    """Read a BatchAuthorizeRequest: the question about its good items, and for each item what is wrong with it, if anything."""
+    _check_count("items", message.items, limits)
+    items, faults = _partition(
+        message.items, lambda i, item: item_from(f"items[{i}].", item, limits)
+    )
+    question = Question(
+        identity=identity,
+        items=items,
+        accepts=_names("accepted_obligations", message.accepted_obligations, limits),
+        explain=message.explain,
+        min_as_of=_moment(message, "min_as_of"),
+    )
+    return question, faults
+
+
+def tools_question(
+    message: service_pb.FilterToolsRequest, identity: Identity, limits: Limits
+) -> tuple[Question, list[InvalidRequestError | None]]:
+    """Read a FilterToolsRequest, like a batch whose arguments are not known."""
+    _check_count("tools", message.tools, limits)
+    action = _action("", message, limits)
+    context = _object("context", message, "context", limits)
+    items, faults = _partition(
+        message.tools,
+        lambda i, tool: Item(_resource(f"tools[{i}].", tool, limits, tool.type or "TOOL"), action, context, UNSET),
+    )
+    question = Question(
+        identity=identity,
+        items=items,
+        accepts=_names("accepted_obligations", message.accepted_obligations, limits),
+        min_as_of=_moment(message, "min_as_of"),
+    )
+    return question, faults
+
+
+def item_from(at: str, message: service_pb.AuthorizeRequest | service_pb.BatchAuthorizeItem, limits: Limits) -> Item:
+    """Read what is asked about; ``at`` is the path of the message within the request, for errors."""
+    return Item(
+        resource=_resource(f"{at}resource.", message.resource, limits, message.resource.type),
+        action=_action(at, message, limits),
+        context=_object(f"{at}context", message, "context", limits),
+        arguments=_object(f"{at}arguments", message, "arguments", limits),
+    )
+
+
+_T = TypeVar("_T")
+
+
+def _partition(messages: Iterable[Any], read: Any) -> tuple[tuple[Item, ...], list[InvalidRequestError | None]]:
+    items: list[Item] = []
+    faults: list[InvalidRequestError | None] = []
+    for i, message in enumerate(messages):
+        try:
+            items.append(read(i, message))
+            faults.append(None)
+        except InvalidRequestError as fault:  # noqa: PERF203 - one bad item does not fail the rest
+            faults.append(fault)
+    return tuple(items), faults
+
+
+def _resource(at: str, message: pb.Resource, limits: Limits, resource_type: str) -> Resource:
+    return Resource(
+        type=_check_id(f"{at}type", resource_type),
+        id=_check_id(f"{at}id", message.id),
+        properties=_object(f"{at}properties", message, "properties", limits),
+    )
+
+
+def _action(at: str, message: Any, limits: Limits) -> Action:
+    action = message.action
+    return Action(
+        name=_optional_id(f"{at}action.name", action.name) or "invoke",
+        properties=_object(f"{at}action.properties", action, "properties", limits),
+    )
+
+
+def _check_id(field: str, text: str) -> str:
+    fault = id_fault(text)
+    if fault:
+        raise InvalidRequestError(field, fault)
+    return text
+
+
+def _optional_id(field: str, text: str) -> str:
+    return _check_id(field, text) if text else ""
+
+
+def _names(field: str, values: Sequence[str], limits: Limits) -> tuple[str, ...]:
+    return tuple(_check_id(f"{field}[{i}]", value) for i, value in enumerate(_bounded(field, values, limits)))
+
+
+def _bounded(field: str, values: Sequence[_T], limits: Limits) -> Sequence[_T]:
+    if len(values) > limits.list_entries:
+        raise InvalidRequestError(field, f"must have at most {limits.list_entries} entries, has {len(values)}")
+    return values
+
+
+def _check_count(field: str, values: Sequence[Any], limits: Limits) -> None:
+    if not values:
+        raise InvalidRequestError(field, "must not be empty")
+    if len(values) > limits.batch_items:
+        raise InvalidRequestError(field, f"must have at most {limits.batch_items} entries, has {len(values)}")
+
+
+def _moment(message: Any, field: str) -> int:
+    if not message.HasField(field):
+        return 0
+    moment: Timestamp = getattr(message, field)
+    return moment.seconds * MICROSECONDS + moment.nanos // 1000
+
+
+def _object(field: str, message: Any, name: str, limits: Limits) -> dict[str, Json]:
+    if not message.HasField(name):
+        return {}
+    struct: PbStruct = getattr(message, name)
+    size = struct.ByteSize()
+    if size > limits.json_bytes:
+        raise InvalidRequestError(field, f"must have at most {limits.json_bytes} bytes, has {size}")
+    return _read_struct(field, struct, limits.json_depth)
+
+
+def _read_struct(field: str, struct: PbStruct, depth: int) -> dict[str, Json]:
+    return {name: _read_value(field, value, depth) for name, value in struct.fields.items()}
+
+
+def _read_value(field: str, value: Value, depth: int) -> Json:
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
+    if kind == "number_value":
+        return _read_number(field, value.number_value)
+    if kind == "bool_value":
+        return value.bool_value
+    if kind == "null_value":
+        return None
+    if depth <= 1:
+        raise InvalidRequestError(field, "is nested too deeply")
+    if kind == "struct_value":
+        return _read_struct(field, value.struct_value, depth - 1)
+    if kind == "list_value":
+        values: ListValue = value.list_value
+        return [_read_value(field, entry, depth - 1) for entry in values.values]
+    raise InvalidRequestError(field, "holds a value without a kind; use null")
+
+
+def _read_number(field: str, number: float) -> int | float:
+    # A whole number is written without a fraction, as whoever wrote the arguments meant it.
+    if number.is_integer():
+        return int(number)
+    if not math.isfinite(number):
+        raise InvalidRequestError(field, "holds a number that is not finite, which JSON cannot carry")
+    return number
+
+
+# ── question to OPA's input ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class DelegationSettings(Struct, frozen=True):
+    """How the delegation chain is checked; the setting ``delegation`` gives the values."""
+
+    check: str = "chain"
+    max_depth: int = 8
+
+
+class PolicySettings(Struct, frozen=True):
+    """The settings that the Rego reads as ``input.settings``; ``scopes`` maps an access to the scopes that grant it."""
+
+    delegation: DelegationSettings
+    scopes: dict[str, tuple[str, ...]]
+
+
+class _Input(Struct, frozen=True):
+    """OPA's ``input``; its schema is ``policies/schemas/input.json``."""
+
+    tenant: Tenant
+    principal: Principal
+    subject: Subject
+    delegation: tuple[Actor, ...]
+    scopes: tuple[str, ...]
+    accepts: tuple[str, ...]
+    explain: bool
+    time: int
+    settings: msgspec.Raw
+    resource: Resource | UnsetType = UNSET
+    action: Action | UnsetType = UNSET
+    context: dict[str, Json] | UnsetType = UNSET
+    arguments: dict[str, Json] | UnsetType = UNSET
+    items: tuple[Item, ...] | UnsetType = UNSET
+
+
+class _Query(Struct, frozen=True):
+    """The body of OPA's data API. What stands beside ``input`` goes into OPA's decision log as request metadata."""
+
+    input: _Input
+    decision_id: str
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_settings(settings: PolicySettings) -> msgspec.Raw:
+    """Write the settings once, for all inputs."""
+    return msgspec.Raw(_encoder.encode(settings))
+
+
+def single_query(question: Question, decision_id: str, now: int, settings: msgspec.Raw) -> bytes:
+    """Write the query for the entrypoint ``authorize``. ``now`` is in microseconds since 1970."""
+    (item,) = question.items
+    return _query(
+        question,
+        decision_id,
+        now,
+        settings,
+        resource=item.resource,
+        action=item.action,
+        context=item.context,
+        arguments=item.arguments,
+    )
+
+
+def items_query(question: Question, decision_id: str, now: int, settings: msgspec.Raw) -> bytes:
+    """Write the query for the entrypoints ``batch`` and ``tools``."""
+    return _query(question, decision_id, now, settings, items=question.items)
+
+
+def _query(question: Question, decision_id: str, now: int, settings: msgspec.Raw, **asked: Any) -> bytes:
+    identity = question.identity
+    return _encoder.encode(
+        _Query(
+            _Input(
+                tenant=identity.tenant,
+                principal=identity.principal,
+                subject=identity.subject,
+                delegation=identity.delegation,
+                scopes=identity.scopes,
+                accepts=question.accepts,
+                explain=question.explain,
+                time=now,
+                settings=settings,
+                **asked,
+            ),
+            decision_id,
+        )
+    )
+
+
+# ── OPA's answer to decisions ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _DecisionAnswer(Struct, frozen=True, forbid_unknown_fields=True):
+    result: Decision | UnsetType = UNSET
+    decision_id: str = ""
+
+
+class _BatchAnswer(Struct, frozen=True, forbid_unknown_fields=True):
+    result: tuple[Decision, ...] | UnsetType = UNSET
+    decision_id: str = ""
+
+
+class _ToolsAnswer(Struct, frozen=True, forbid_unknown_fields=True):
+    result: Listing | UnsetType = UNSET
+    decision_id: str = ""
+
+
+_decision_decoder = msgspec.json.Decoder(_DecisionAnswer)
+_batch_decoder = msgspec.json.Decoder(_BatchAnswer)
+_tools_decoder = msgspec.json.Decoder(_ToolsAnswer)
+
+
+def decision_answer(status: int, body: bytes) -> Decision:
+    """Read the answer of the entrypoint ``authorize``.
+
+    Raises ``NotReadyError``, ``EvaluationError`` or ``MalformedAnswerError`` for anything but a decision.
+    """
+    return _read_answer(_decision_decoder, status, body)
+
+
+def batch_answer(status: int, body: bytes, count: int) -> tuple[Decision, ...]:
+    """Read the answer of the entrypoint ``batch``, which must hold ``count`` decisions."""
+    decisions: tuple[Decision, ...] = _read_answer(_batch_decoder, status, body)
+    if len(decisions) != count:
+        msg = f"OPA answered {len(decisions)} decisions to {count} items"
+        raise MalformedAnswerError(msg)
+    return decisions
+
+
+def tools_answer(status: int, body: bytes, count: int) -> Listing:
+    """Read the answer of the entrypoint ``tools``, which must hold ``count`` tools."""
+    listing: Listing = _read_answer(_tools_decoder, status, body)
+    if len(listing.tools) != count:
+        msg = f"OPA answered about {len(listing.tools)} tools when asked about {count}"
+        raise MalformedAnswerError(msg)
+    return listing
+
+
+def _read_answer(decoder: Any, status: int, body: bytes) -> Any:
+    if status != 200:  # noqa: PLR2004 - HTTP OK
+        msg = f"OPA answered HTTP {status}: {body[:500].decode(errors='replace')}"
+        raise EvaluationError(msg)
+    try:
+        result = decoder.decode(body).result
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as fault:
+        msg = f"OPA's answer is not of the documented shape: {fault}"
+        raise MalformedAnswerError(msg) from fault
+    if result is UNSET:
+        msg = "OPA's answer is undefined: it has no policy, or no registry, loaded"
+        raise NotReadyError(msg)
+    return result
+
+
+# ── decisions to response messages ──────────────────────────────────────────────────────────────────────────────────────
+
+_EFFECTS = {"ALLOW": pb.EFFECT_ALLOW, "DENY": pb.EFFECT_DENY}
+
+
+def write_decision(into: pb.Decision, decision: Decision, decision_id: str, now: int) -> None:
+    """Write a decision into a message; ``now`` is in microseconds since 1970."""
+    into.decision_id = decision_id
+    into.effect = _EFFECTS[decision.effect]
+    into.code = _code(decision.code)
+    into.reason = decision.reason
+    into.policy_id = decision.policy_id
+    into.rule_id = decision.rule_id
+    _write_obligations(into.obligations, decision.obligations)
+    write_revision(into, decision.revision, decision.as_of, now)
+    if decision.explanation is not None:
+        _write_explanation(into.explanation, decision.explanation, decision)
+
+
+def write_revision(into: Any, revision: str, as_of: int, now: int) -> None:
+    """Write the state of the registry into a message that has the fields ``revision``, ``as_of`` and ``age``."""
+    into.revision = revision
+    into.as_of.FromMicroseconds(as_of)
+    into.age.FromMicroseconds(max(0, now - as_of))
+
+
+def write_tool(into: service_pb.FilteredTool, tool_id: str, answer: ToolAnswer) -> None:
+    """Write the answer about a tool into a message."""
+    into.id = tool_id
+    into.state = service_pb.ToolState.Value(f"TOOL_STATE_{answer.state}")
+    if answer.code is not None:
+        into.code = _code(answer.code)
+    into.reason = answer.reason
+    into.policy_id = answer.policy_id
+    into.rule_id = answer.rule_id
+    _write_obligations(into.obligations, answer.obligations)
+    for residual in answer.residual:
+        rule = into.residual.add(
+            policy_id=residual.policy_id, rule_id=residual.rule_id, effect=_EFFECTS[residual.effect]
+        )
+        _write_conditions(rule.conditions, residual.conditions)
+    into.extensions.extend(answer.extensions)
+
+
+def _code(code: str) -> pb.DecisionCode:
+    return pb.DecisionCode.Value(f"DECISION_CODE_{code}")
+
+
+def _write_obligations(into: Any, obligations: Iterable[dict[str, Json]]) -> None:
+    for obligation in obligations:
+        entry = into.add(type=obligation["type"])
+        parameters = {name: value for name, value in obligation.items() if name != "type"}
+        if parameters:
+            entry.parameters.update(parameters)
+
+
+def _write_explanation(into: pb.Explanation, explanation: Explanation, decision: Decision) -> None:
+    for finding in explanation.codes:
+        _write_finding(into.findings.add(), finding)
+    for rule in explanation.rules:
+        _write_rule(into.rules.add(), rule)
+    into.roles.extend(explanation.roles)
+    into.effective_scopes.extend(explanation.effective_scopes)
+    into.depends_on.extend(decision.depends_on)
+    if decision.valid_until is not None:
+        into.valid_until.FromMicroseconds(decision.valid_until)
+
+
+def _write_finding(into: pb.Finding, finding: Finding) -> None:
+    into.code = _code(finding.code)
+    into.reason = finding.reason
+    into.policy_id = finding.policy_id
+    into.rule_id = finding.rule_id
+
+
+def _write_rule(into: pb.RuleOutcome, rule: RuleOutcome) -> None:
+    into.policy_id = rule.policy_id
+    into.rule_id = rule.rule_id
+    into.effect = _EFFECTS[rule.effect]
+    into.verdict = pb.RuleVerdict.Value(f"RULE_VERDICT_{rule.verdict}")
+    into.narrowed_by.extend(rule.narrowed_by)
+    _write_conditions(into.conditions, rule.conditions)
+
+
+def _write_conditions(into: Any, conditions: Iterable[Any]) -> None:
+    for condition in conditions:
+        entry = into.add(
+            path=condition.path,
+            op=condition.op,
+            expected_from=condition.expected_from,
+            result=pb.ConditionResult.Value(f"CONDITION_RESULT_{condition.outcome}"),
+        )
+        if condition.expected is not UNSET:
+            _write_value(entry.expected, condition.expected)
+        if condition.actual is not UNSET:
+            _write_value(entry.actual, condition.actual)
+
+
+def _write_value(into: Value, value: Json) -> None:
+    if value is None:
+        into.null_value = 0  # type: ignore[assignment]
+    elif isinstance(value, bool):
+        into.bool_value = value
+    elif isinstance(value, int | float):
+        into.number_value = value
+    elif isinstance(value, str):
+        into.string_value = value
+    elif isinstance(value, list):
+        into.list_value.extend(value)
+        into.list_value.SetInParent()
+    else:
+        into.struct_value.update(value)
+        into.struct_value.SetInParent()
