@@ -62,7 +62,7 @@ def build_base(
     with Spool() as spool, tempfile.TemporaryFile() as data:
         spool.add(export.items(progress))
         spool.check()
-        written = _write_data(spool, data)
+        written = write_data(spool, data)
         content = hashlib.sha256(written.digest)
         for name, body in sorted(rego.items()):
             content.update(f"{name}\0{len(body)}\0".encode() + body)
@@ -124,7 +124,7 @@ class _Written(Struct):
     tenantless: list[str] = msgspec.field(default_factory=list)
 
 
-def _write_data(spool: Spool, out: IO[bytes]) -> _Written:
+def write_data(spool: Spool, out: IO[bytes]) -> _Written:
     """Write the data of ``registry/base``, one tenant at a time."""
     written = _Written()
     hashing = hashlib.sha256()

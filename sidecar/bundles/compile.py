@@ -1,7 +1,7 @@
 """One tenant's records to the document that the Rego reads (``policies/tenantgate/registry``).
 
-What does not depend on the call is worked out here: which rules concern which id, which narrowing a rule has at all, where a
-condition's path leads, what of a request a rule reads. The layout is described in ``docs/registry.md``.
+What does not depend on the call is worked out here: which rules concern which id, which narrowing a rule has at all, where
+a condition's path leads, what of a request a rule reads. The layout is described in ``docs/registry.md``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """DynamoDB JSON to plain JSON: ``{"N": "5"}`` becomes 5.
 
-boto3's deserializer is not used because it makes a Decimal of every number, which JSON does not have, and because an export
-is read at hundreds of thousands of items.
+boto3's deserializer is not used because it makes a Decimal of every number, which JSON does not have, and because an
+export is read at hundreds of thousands of items.
 
 Source: https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html
 """

@@ -196,7 +196,8 @@ class Export:
         stem = key.removesuffix(".json")
         for suffix in _CHECKSUMS:
             try:
-                expected = self._store.open(stem + suffix).read().decode(errors="replace").strip()
+                with self._store.open(stem + suffix) as file:
+                    expected = file.read().decode(errors="replace").strip()
             except FileNotFoundError:
                 continue
             if base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode() != expected:

@@ -1,7 +1,7 @@
 """Globs: ``*`` stays inside one ``:``- or ``/``-separated segment, ``**`` crosses them, nothing else is special.
 
-The same translation stands in Rego (``policies/tenantgate/globs``) for globs known only with the request; a property test
-holds the two together.
+The same translation stands in Rego (``policies/tenantgate/globs``) for globs known only with the request; a property
+test holds the two together.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ def split(glob: str) -> tuple[str, str]:
 
 def covers(general: str, special: str) -> bool:
     """Tell whether everything that ``special`` accepts is accepted by ``general``."""
-    # A wildcard of ``special`` becomes a letter that occurs in no id. Only a wildcard of ``general`` can take it in, and the
-    # letter for ``**`` only another ``**``, because it also stands for separators.
+    # A wildcard of ``special`` becomes a letter that occurs in no id. Only a wildcard of ``general`` can take it in,
+    # and the letter for ``**`` only another ``**``, because it also stands for separators.
     witness = special.replace("**", "\x02").replace("*", "\x01")
     return _matcher(general, "[^:/\x02]*").fullmatch(witness) is not None
 

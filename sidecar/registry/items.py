@@ -1,8 +1,9 @@
 """The items of the registry table: five kinds, and the bare policy documents of a plain table.
 
-``parse`` is the one way in. It knows an item by its keys, reads it strictly, and says what is wrong with it in the words of
-whoever wrote it. Rules and conditions are strict to the last field, because a misspelt narrowing would widen a rule; other
-attributes that we do not know are kept out of the way unless they look like a misspelling of one that we do.
+``parse`` is the one way in. It knows an item by its keys, reads it strictly, and says what is wrong with it in the
+words of whoever wrote it. Rules and conditions are strict to the last field, because a misspelt narrowing would widen a
+rule; other attributes that we do not know are kept out of the way unless they look like a misspelling of one that we
+do.
 """
 
 from __future__ import annotations
@@ -285,25 +286,26 @@ def _policy_faults(policy: Policy) -> Iterator[tuple[str, str]]:
         if name in seen:
             yield f"{at}.ruleId", f"{name!r} is the id of an earlier rule of the policy"
         seen.add(name)
-        if rule.rule_id is not UNSET and (fault := id_fault(rule.rule_id)):
-            yield f"{at}.ruleId", fault
-        if rule.subjects is not UNSET and rule.subjects.users is UNSET and rule.subjects.roles is UNSET:
-            yield f"{at}.subjects", "must name users or roles"
-        if rule.not_before is not UNSET and rule.not_after is not UNSET and rule.not_before >= rule.not_after:
-            yield f"{at}.notAfter", "must be later than notBefore"
-        for attribute, text in _names(rule):
-            # a name that no request can carry would make a DENY rule that never applies
-            globs_allowed = attribute.startswith(("resources", "principals"))
-            if fault := (globs_allowed and is_glob(text) and glob_fault(text)) or id_fault(text):
-                yield f"{at}.{attribute}", fault
-        for i, obligation in enumerate(rule.obligations):
-            if not isinstance(obligation.get("type"), str) or not obligation["type"]:
-                yield f"{at}.obligations[{i}].type", "every obligation must have a type, a text"
-            elif rule.effect == "DENY":
-                yield f"{at}.obligations[{i}]", "obligations go with ALLOW; a DENY rule cannot have any"
-        for i, condition in enumerate(rule.conditions):
-            for attribute, fault in _condition_faults(condition):
-                yield f"{at}.conditions[{i}].{attribute}", fault
+        for attribute, fault in _rule_faults(rule):
+            yield f"{at}.{attribute}", fault
+
+
+def _rule_faults(rule: Rule) -> Iterator[tuple[str, str]]:
+    if rule.rule_id is not UNSET and (fault := id_fault(rule.rule_id)):
+        yield "ruleId", fault
+    if rule.subjects is not UNSET and rule.subjects.users is UNSET and rule.subjects.roles is UNSET:
+        yield "subjects", "must name users or roles"
+    if rule.not_before is not UNSET and rule.not_after is not UNSET and rule.not_before >= rule.not_after:
+        yield "notAfter", "must be later than notBefore"
+    for attribute, text in _names(rule):
+        # a name that no request can carry would make a DENY rule that never applies
+        may_be_glob = attribute.startswith(("resources", "principals"))
+        if fault := (may_be_glob and is_glob(text) and glob_fault(text)) or id_fault(text):
+            yield attribute, fault
+    yield from _obligation_faults(rule)
+    for i, condition in enumerate(rule.conditions):
+        for attribute, fault in _condition_faults(condition):
+            yield f"conditions[{i}].{attribute}", fault
 
 
 def _names(rule: Rule) -> Iterator[tuple[str, str]]:
@@ -320,6 +322,14 @@ def _names(rule: Rule) -> Iterator[tuple[str, str]]:
     for attribute, texts in lists.items():
         for i, text in enumerate(texts or ()):
             yield f"{attribute}[{i}]", text
+
+
+def _obligation_faults(rule: Rule) -> Iterator[tuple[str, str]]:
+    for i, obligation in enumerate(rule.obligations):
+        if not isinstance(obligation.get("type"), str) or not obligation["type"]:
+            yield f"obligations[{i}].type", "every obligation must have a type, a text"
+        elif rule.effect == "DENY":
+            yield f"obligations[{i}]", "obligations go with ALLOW; a DENY rule cannot have any"
 
 
 def rule_name(rule: Rule, position: int) -> str:
@@ -346,18 +356,18 @@ def _condition_faults(condition: Condition) -> Iterator[tuple[str, str]]:
     if given != 1:
         yield "value", f"{condition.op} needs exactly one of value and valueFrom"
         return
-    value = condition.value
-    if value is UNSET:
-        return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if condition.op in _TEXTS and not isinstance(value, str):
-        yield "value", f"{condition.op} compares texts; {value!r} is none"
-    elif condition.op == "glob" and (fault := glob_fault(value)):
+    if condition.value is not UNSET and (fault := _value_fault(condition.op, condition.value)):
         yield "value", fault
-    elif condition.op in _LISTS and not isinstance(value, list):
-        yield "value", f"{condition.op} needs a list; {value!r} is none"
-    elif condition.op in _ORDERED and not (number or isinstance(value, str)):
-        yield "value", f"{condition.op} compares two numbers or two texts; {value!r} is neither"
+
+
+def _value_fault(op: Operator, value: Json) -> str | None:
+    if op in _TEXTS and not isinstance(value, str):
+        return f"{op} compares texts; {value!r} is none"
+    if op in _LISTS and not isinstance(value, list):
+        return f"{op} needs a list; {value!r} is none"
+    if op in _ORDERED and (isinstance(value, bool) or not isinstance(value, int | float | str)):
+        return f"{op} compares two numbers or two texts; {value!r} is neither"
+    return glob_fault(value) if op == "glob" else None
 
 
 _FIELDS = {

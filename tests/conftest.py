@@ -1,0 +1,43 @@
+"""Fixtures that all tests may use."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.processes import OPA, build_bundle, running_opa
+from tests.support.registries import DATA
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.support.processes import PolicyOpa
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A folder whose path leaves room for the name of a Unix socket."""
+    with tempfile.TemporaryDirectory(prefix="tg-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def opa_binary() -> Path:
+    """The pinned OPA."""
+    return OPA
+
+
+@pytest.fixture(scope="session")
+def policy_opa() -> Iterator[PolicyOpa]:
+    """An OPA with the policies loaded and no registry yet."""
+    with tempfile.TemporaryDirectory(prefix="tg-") as folder, running_opa(Path(folder)) as opa:
+        yield opa
+
+
+@pytest.fixture(scope="session")
+def sample_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of the sample export."""
+    return build_bundle(DATA / "export-full", tmp_path_factory.mktemp("bundle") / "bundle.tar.gz")
