@@ -80,12 +80,13 @@ _root("context", item) := item.context
 
 _root("action", item) := item.action
 
-_root("resource", item) := object.union(
-	object.remove(item.resource, ["attributes"]),
-	{"attributes": object.get(registry.resource(item.resource.type, item.resource.id), "attributes", {})},
-)
+_root("resource", item) := object.union(item.resource, {"attributes": _attributes(item.resource)})
 
 _root("subject", _) := identity.subject
+
+_attributes(resource) := attributes if {
+	attributes := registry.resource(resource.type, resource.id).attributes
+} else := {}
 
 _compare("exists", _, actual, _) := actual != _missing
 
