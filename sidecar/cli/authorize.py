@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sidecar.gen.tenantgate.v1.decision_pb2 import Decision
 
 
-class _Object(click.ParamType):
+class _Object(click.ParamType[Any]):
     """A JSON object."""
 
     name = "JSON"
@@ -31,7 +31,7 @@ class _Object(click.ParamType):
         return read
 
 
-class _Pair(click.ParamType):
+class _Pair(click.ParamType[Any]):
     """A NAME=VALUE whose value is YAML: a number, a text, true, a list."""
 
     name = "NAME=VALUE"
@@ -45,7 +45,7 @@ class _Pair(click.ParamType):
         return name, yaml.safe_load(text)
 
 
-class _Actor(click.ParamType):
+class _Actor(click.ParamType[Any]):
     """An AGENT or AGENT=SCOPE,SCOPE."""
 
     name = "AGENT[=SCOPES]"
@@ -64,7 +64,9 @@ class _Actor(click.ParamType):
 @click.option("--subject", default="", help="The user for whom the agent acts.")
 @click.option("--role", "roles", multiple=True, help="A role that the subject is known to have. Repeatable.")
 @click.option("--scope", "scopes", multiple=True, help="A scope that was delegated. Repeatable.")
-@click.option("--via", "delegation", type=_Actor(), multiple=True, help="An earlier actor, outermost first. Repeatable.")
+@click.option(
+    "--via", "delegation", type=_Actor(), multiple=True, help="An earlier actor, outermost first. Repeatable."
+)
 @click.option("--type", "resource_type", default="TOOL", show_default=True, help="Type of the resource.")
 @click.option("--action", default="invoke", show_default=True, help="What is done to the resource.")
 @click.option("--arg", "pairs", type=_Pair(), multiple=True, help="One argument of the call. Repeatable.")
@@ -78,10 +80,10 @@ class _Actor(click.ParamType):
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as JSON.")
 @address_options
 def authorize(tenant_header: str | None, address: str | None, timeout: float, *, as_json: bool, **asked: Any) -> None:
-    """Ask the sidecar whether RESOURCE may be used.
+    r"""Ask the sidecar whether RESOURCE may be used.
 
     \b
-    tenantgate authorize agent:tool:refund-create --tenant Tenant-A --principal agent:order-bot --subject alice \\
+    tenantgate authorize agent:tool:refund-create --tenant Tenant-A --principal agent:order-bot --subject alice \
         --scope tools:write --arg amount=120 --explain
 
     Exit status: 0 ALLOW, 1 DENY, 2 no decision.
@@ -143,7 +145,9 @@ def _show(decision: Decision, *, explain: bool) -> None:
     if decision.policy_id:
         table.add_row("rule", f"{decision.rule_id} of {decision.policy_id}" if decision.rule_id else decision.policy_id)
     for obligation in decision.obligations:
-        table.add_row("obligation", f"{obligation.type} {show_value(obligation.parameters) if obligation.parameters else ''}")
+        table.add_row(
+            "obligation", f"{obligation.type} {show_value(obligation.parameters) if obligation.parameters else ''}"
+        )
     table.add_row("revision", f"{decision.revision}, {age(decision.age)} old")
     table.add_row("decision", decision.decision_id)
     console.print(table)
@@ -154,7 +158,9 @@ def _show(decision: Decision, *, explain: bool) -> None:
     for finding in explanation.findings:
         findings.add_row(words(pb.DecisionCode, finding.code), finding.reason)
     console.print(findings)
-    rules = Table("policy", "rule", "effect", "verdict", "because", title="Rules", title_justify="left", box=box.SIMPLE_HEAD)
+    rules = Table(
+        "policy", "rule", "effect", "verdict", "because", title="Rules", title_justify="left", box=box.SIMPLE_HEAD
+    )
     for rule in explanation.rules:
         because = [f"not for these {name}" for name in rule.narrowed_by]
         for condition in rule.conditions:

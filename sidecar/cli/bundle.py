@@ -15,7 +15,9 @@ def bundle() -> None:
 @bundle.command()
 @click.option("--export", "source", required=True, help="The export: a directory, or s3://BUCKET/PREFIX.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
-@click.option("--custom", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Your own deny rules, in Rego.")
+@click.option(
+    "--custom", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Your own deny rules, in Rego."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def build(source: str, out: Path, custom: Path | None, *, as_json: bool) -> None:
     """Compile a full export of the registry to a base bundle.
@@ -47,7 +49,9 @@ def build(source: str, out: Path, custom: Path | None, *, as_json: bool) -> None
     console.print(f"Revision {report.revision}, as of {report.as_of}.")
     if report.tenantless:
         shown = ", ".join(report.tenantless[:5]) + (" ..." if len(report.tenantless) > 5 else "")  # noqa: PLR2004
-        console.print(f"[yellow]{len(report.tenantless)} tenants have items but no TENANT item, and do not exist: {shown}[/]")
+        console.print(
+            f"[yellow]{len(report.tenantless)} tenants have items but no TENANT item, and do not exist: {shown}[/]"
+        )
     if report.unknown_items:
         console.print(
             f"[yellow]Passed over {report.unknown_items} items of unknown kinds: {'; '.join(report.unknown_examples)}[/]"

@@ -35,8 +35,12 @@ def settings_options(command: _Command) -> _Command:
 
 def address_options(command: _Command) -> _Command:
     """Add the options that say where the sidecar is and how long to wait for it."""
-    command = click.option("--timeout", default=5.0, show_default=True, help="Longest wait for the answer, seconds.")(command)
-    return click.option("--address", help="unix:PATH or HOST:PORT of the sidecar. [default: its socket in .tenantgate]")(command)
+    command = click.option("--timeout", default=5.0, show_default=True, help="Longest wait for the answer, seconds.")(
+        command
+    )
+    return click.option(
+        "--address", help="unix:PATH or HOST:PORT of the sidecar. [default: its socket in .tenantgate]"
+    )(command)
 
 
 def read_settings(config: Path | None, flags: tuple[str, ...]) -> Settings:
@@ -57,7 +61,7 @@ def connected(address: str | None) -> Iterator[grpc.Channel]:
             yield channel
     except grpc.RpcError as fault:
         reason = ""
-        status = rpc_status.from_call(fault)
+        status = rpc_status.from_call(fault)  # type: ignore[arg-type]  # errors of stubs are calls
         for detail in status.details if status else ():
             info = error_details_pb2.ErrorInfo()
             if detail.Unpack(info):

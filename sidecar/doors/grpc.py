@@ -37,7 +37,12 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         question = translate.authorize_question(request, identity, self._limits)
         decision = self._decider.decide(question, call.decision_id, call.deadline)
         resource, action = question.items[0].resource, question.items[0].action
-        call.facts |= {"resource_type": resource.type, "resource_id": resource.id, "action": action.name, **_facts(decision)}
+        call.facts |= {
+            "resource_type": resource.type,
+            "resource_id": resource.id,
+            "action": action.name,
+            **_facts(decision),
+        }
         response = pb.AuthorizeResponse()
         translate.write_decision(response.decision, decision, call.decision_id, self._decider.clock())
         return response

@@ -1,4 +1,4 @@
-"""What every gRPC call has in common: an id, a deadline, one table of errors, a line in the log, a bound on how many there are."""
+"""What all gRPC calls have in common: an id, a deadline, one table of errors, a line in the log, a bound on their number."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from msgspec import Struct
@@ -18,7 +19,7 @@ from sidecar import errors
 from sidecar.engine.decide import new_decision_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 log = structlog.get_logger("access")
 
@@ -44,7 +45,9 @@ ERRORS: dict[type[errors.TenantgateError], ErrorRow] = {
         grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "the deadline passed before there was a decision"
     ),
     errors.EngineUnavailableError: ErrorRow(
-        grpc.StatusCode.UNAVAILABLE, "POLICY_ENGINE_UNAVAILABLE", "the policy engine does not answer; no decision was made"
+        grpc.StatusCode.UNAVAILABLE,
+        "POLICY_ENGINE_UNAVAILABLE",
+        "the policy engine does not answer; no decision was made",
     ),
     errors.NotReadyError: ErrorRow(
         grpc.StatusCode.UNAVAILABLE, "POLICY_NOT_READY", "no policy is loaded yet; no decision was made"
@@ -64,11 +67,11 @@ _UNEXPECTED = ErrorRow(grpc.StatusCode.INTERNAL, "INTERNAL", "something went wro
 class Call(Struct):
     """One call: who made it and until when it matters. ``deadline`` is a moment of ``time.monotonic()``.
 
-    ``facts`` are what the access log will say about it.
+    ``metadata`` has all values of each key, in the order in which they came; ``facts`` are what the access log will say.
     """
 
     decision_id: str
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, Sequence[str]]
     deadline: float
     facts: dict[str, Any]
 
@@ -93,6 +96,8 @@ def answering(
         context.set_trailing_metadata(((DECISION_ID_KEY, call.decision_id),))
         status, row = "OK", None
         try:
+            if request is _UNREADABLE:
+                raise errors.InvalidRequestError("request", "is not a message of the documented type")
             return method(servicer, request, call)
         except errors.TenantgateError as fault:
             row = ERRORS[type(fault)]
@@ -108,7 +113,14 @@ def answering(
         finally:
             if servicer.access_log:
                 milliseconds = round((time.perf_counter() - began) * 1000, 3)
-                log.info("call", method=method.__name__, decision_id=call.decision_id, status=status, ms=milliseconds, **call.facts)
+                log.info(
+                    "call",
+                    method=method.__name__,
+                    decision_id=call.decision_id,
+                    status=status,
+                    ms=milliseconds,
+                    **call.facts,
+                )
         raise AssertionError  # abort raises
 
     return answer
@@ -127,23 +139,61 @@ def abort(context: grpc.ServicerContext, fault: Exception, row: ErrorRow, decisi
         violation = error_details_pb2.BadRequest.FieldViolation(field=fault.field, description=fault.fault)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
     rich = rpc_status.to_status(status)
-    context.abort_with_status(
-        _Status(rich.code, rich.details, (*rich.trailing_metadata, (DECISION_ID_KEY, decision_id)))  # type: ignore[misc]
-    )
+    trailing = (*rich.trailing_metadata, (DECISION_ID_KEY, decision_id))
+    context.abort_with_status(_Status(rich.code, rich.details, trailing))  # type: ignore[arg-type]  # by its attributes
 
 
-class _Status(NamedTuple):
+class _Status(NamedTuple):  # what grpc.Status stands for
     code: grpc.StatusCode
     details: str
     trailing_metadata: tuple[tuple[str, str | bytes], ...]
 
 
 def _call(context: grpc.ServicerContext, default_deadline: float) -> Call:
-    metadata = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
-    left = context.time_remaining()
+    metadata: dict[str, list[str]] = {}
+    for key, value in context.invocation_metadata():
+        if isinstance(value, str):
+            metadata.setdefault(key, []).append(value)
+    left: float | None = context.time_remaining()
     deadline = time.monotonic() + (default_deadline if left is None else left)
-    facts = {"request_id": metadata[REQUEST_ID_KEY]} if REQUEST_ID_KEY in metadata else {}
+    facts = {"request_id": metadata[REQUEST_ID_KEY][0]} if REQUEST_ID_KEY in metadata else {}
     return Call(new_decision_id(), metadata, deadline, facts)
+
+
+_UNREADABLE = object()
+"""Stands in for a request whose bytes are no message: gRPC itself would answer INTERNAL, without a reason."""
+
+
+class Reading(grpc.ServerInterceptor):
+    """Hands bytes that are no message of the documented type on to ``answering``, so that they are the caller's error."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler | None:
+        """Replace the deserializer of our own methods."""
+        method = handler_call_details.method
+        if method in self._handlers:
+            return self._handlers[method]
+        handler = continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None or not method.startswith("/tenantgate."):
+            return handler
+        reading = grpc.unary_unary_rpc_method_handler(
+            handler.unary_unary, functools.partial(_read_or_mark, handler.request_deserializer), handler.response_serializer
+        )
+        self._handlers[method] = reading
+        return reading
+
+
+def _read_or_mark(read: Callable[[bytes], Any], body: bytes) -> Any:
+    try:
+        return read(body)
+    except DecodeError:
+        return _UNREADABLE
 
 
 class CountingPool(ThreadPoolExecutor):
@@ -175,9 +225,9 @@ class Admission(grpc.ServerInterceptor):
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Let a call through or refuse it."""
         handler = continuation(handler_call_details)
         service = handler_call_details.method

@@ -27,7 +27,14 @@ class StatusServicer(pb_grpc.StatusServiceServicer):
     """Answers ``tenantgate.v1.StatusService``. ``watchers`` are the threads that WatchStatus calls hold."""
 
     def __init__(
-        self, monitor: Monitor, opa: EmbeddedOpa | None, settings: Settings, version: str, opa_version: str, watchers: ThreadPoolExecutor
+        self,
+        monitor: Monitor,
+        opa: EmbeddedOpa | None,
+        settings: Settings,
+        *,
+        version: str,
+        opa_version: str,
+        watchers: ThreadPoolExecutor,
     ) -> None:
         self._monitor = monitor
         self._opa = opa
@@ -40,14 +47,16 @@ class StatusServicer(pb_grpc.StatusServiceServicer):
         # A watcher holds a thread for as long as it watches, which must not be one that decisions need.
         watch = functools.partial(self._watch)
         watch.experimental_thread_pool = watchers  # type: ignore[attr-defined]
-        self.WatchStatus = watch  # type: ignore[method-assign, assignment]
+        self.WatchStatus = watch  # type: ignore[method-assign]
 
     @answering
     def GetStatus(self, request: pb.GetStatusRequest, call: Call) -> pb.GetStatusResponse:  # noqa: ARG002, N802 - gRPC's shape
         """Give the state now."""
         return pb.GetStatusResponse(status=self.status())
 
-    def _watch(self, _request: pb.WatchStatusRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchStatusResponse]:
+    def _watch(
+        self, _request: pb.WatchStatusRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchStatusResponse]:
         """Give the state now and whenever it changes, until the caller or the sidecar goes away."""
         version, more = self._monitor.wait_for_change(-1, 0)
         while more and context.is_active():

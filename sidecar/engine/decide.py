@@ -40,7 +40,9 @@ AUTHORIZE = "tenantgate/authorize/decision"
 BATCH = "tenantgate/batch/decisions"
 TOOLS = "tenantgate/tools/listing"
 
-PROBE = Question(Identity(Tenant(""), Principal("agent:probe")), (Item(Resource("TOOL", "agent:tool:probe"), Action()),))
+PROBE = Question(
+    Identity(Tenant(""), Principal("agent:probe")), (Item(Resource("TOOL", "agent:tool:probe"), Action()),)
+)
 """A question whose answer is known: no registry can hold a tenant without an id."""
 
 

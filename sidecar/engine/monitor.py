@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import structlog
 from msgspec import Struct
 
@@ -94,10 +95,9 @@ class Monitor:
             decision = self._probe(time.monotonic() + self._timeout)
         except TenantgateError as fault:
             kind = "OPA gives no decision" if isinstance(fault, EngineError) else "no decision"
-            last = self._readiness
-            found = Readiness(False, f"{kind}: {fault}", last.revision, last.as_of)
+            found = msgspec.structs.replace(self._readiness, serving=False, problem=f"{kind}: {fault}")
         else:
-            found = Readiness(True, "", decision.revision, decision.as_of)
+            found = Readiness(serving=True, problem="", revision=decision.revision, as_of=decision.as_of)
         if found == self._readiness:
             return
         if found.serving != self._readiness.serving or found.revision != self._readiness.revision:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import socket
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -72,7 +73,7 @@ class OpaClient:
                 retries=urllib3.Retry(total=1, redirect=0, status=0, backoff_factor=0, raise_on_status=False),
                 redirect=False,
                 timeout=urllib3.Timeout(total=timeout),
-                pool_timeout=timeout,
+                pool_timeout=timeout,  # type: ignore[arg-type]  # a fraction of a second is as good
                 preload_content=False,
             )
             return response.status, self._read(response, end)
@@ -86,8 +87,8 @@ class OpaClient:
     def _read(self, response: urllib3.BaseHTTPResponse, end: float) -> bytes:
         # Bounded in size and time, whatever the other side sends: a timeout of the socket alone begins anew with every byte.
         read = bytearray()
-        try:
-            while chunk := response.read1(_CHUNK):  # type: ignore[attr-defined]
+        with closing(response):  # a connection whose answer was read to the end is back in the pool by then
+            while chunk := response.read1(_CHUNK):
                 read += chunk
                 if len(read) > self._max_answer_bytes:
                     msg = f"OPA's answer has more than {self._max_answer_bytes} bytes"
@@ -95,43 +96,37 @@ class OpaClient:
                 if time.monotonic() > end:
                     msg = "its answer came too slowly"
                     raise TimeoutError(msg)
-        except BaseException:
-            response.close()
-            raise
-        response.release_conn()
         return bytes(read)
 
 
 class _UnixConnection(HTTPConnection):
-    def __init__(self, path: str, **arguments: Any) -> None:
-        super().__init__("localhost", **arguments)
-        self._path = path
+    """A connection to the Unix socket at ``unix_path``, whatever host the URL names."""
+
+    def __init__(self, *arguments: Any, unix_path: str, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._unix_path = unix_path
 
     def _new_conn(self) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if isinstance(self.timeout, int | float):
                 connection.settimeout(self.timeout)
-            connection.connect(self._path)
+            connection.connect(self._unix_path)
         except OSError as fault:
             connection.close()
-            raise urllib3.exceptions.NewConnectionError(self, f"{self._path}: {fault.strerror or fault}") from fault
+            raise urllib3.exceptions.NewConnectionError(self, f"{self._unix_path}: {fault.strerror or fault}") from fault
         return connection
 
 
 class _UnixPool(HTTPConnectionPool):
-    def __init__(self, path: str, **arguments: Any) -> None:
-        super().__init__("localhost", **arguments)
-        self._path = path
-
-    def _new_conn(self) -> HTTPConnection:
-        return _UnixConnection(self._path, timeout=self.timeout.connect_timeout)
+    ConnectionCls = _UnixConnection
 
 
 def _pool(address: str, connections: int) -> HTTPConnectionPool:
     arguments: Mapping[str, Any] = {"maxsize": connections, "block": True}
     if address.startswith("unix:"):
-        return _UnixPool(address.removeprefix("unix:").removeprefix("//"), **arguments)
+        path = address.removeprefix("unix:").removeprefix("//")
+        return _UnixPool("localhost", unix_path=path, **arguments)
     url = urlsplit(address)
     if url.scheme != "http" or not url.hostname:
         msg = f"opa.address: {address!r} is neither unix:PATH nor http://HOST:PORT"

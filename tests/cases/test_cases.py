@@ -8,7 +8,7 @@ import tempfile
 import time
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 import pytest
@@ -54,13 +54,22 @@ def opa_eval(name: str) -> dict[str, Any]:
     inputs = {}
     for case in file.cases:
         if case.expect:
-            query = translate.single_query(question(file, case), "eval", now_microseconds(), settings)
-            inputs[case.name] = json.loads(query)["input"]
+            body = translate.single_query(question(file, case), "eval", now_microseconds(), settings)
+            inputs[case.name] = json.loads(body)["input"]
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.json"
         data.write_text(json.dumps({"registry": {"base": compiled(file.items)}}))
         query = "{n: d | some n, i in input; d := data.tenantgate.authorize.decision with input as i}"
-        command = [OPA, "eval", "--format", "raw", "--stdin-input", "--strict-builtin-errors", "--data", data]
+        command: list[str | Path] = [
+            OPA,
+            "eval",
+            "--format",
+            "raw",
+            "--stdin-input",
+            "--strict-builtin-errors",
+            "--data",
+            data,
+        ]
         command += ["--data", POLICIES / "tenantgate", "--ignore", "*_test.rego", query]
         done = subprocess.run(command, input=json.dumps(inputs), capture_output=True, text=True, check=True)
     results: dict[str, Any] = json.loads(done.stdout)
@@ -80,7 +89,7 @@ class _Stubs(dict[str, AuthorizationServiceStub]):
         self._paths = paths
         self._running: list[Any] = []
 
-    def __enter__(self) -> _Stubs:
+    def __enter__(self) -> Self:
         return self
 
     def __missing__(self, name: str) -> AuthorizationServiceStub:
@@ -89,7 +98,9 @@ class _Stubs(dict[str, AuthorizationServiceStub]):
         bundle = build_bundle(write_export(folder, file.items), folder / "bundle.tar.gz")
         state = tempfile.TemporaryDirectory(prefix="tg-")
         overrides = dict(flag.replace(".", "__").split("=") for flag in file.flags)
-        settings = sidecar_settings(Path(state.name), bundle, **{k: int(v) if v.isdigit() else v for k, v in overrides.items()})
+        settings = sidecar_settings(
+            Path(state.name), bundle, **{k: int(v) if v.isdigit() else v for k, v in overrides.items()}
+        )
         context = running_sidecar(settings)
         _, channel = context.__enter__()
         self._running += [state, context]
@@ -158,7 +169,7 @@ def _decision(message: DecisionMessage) -> Decision:
 
 
 def _bad_field(fault: grpc.RpcError) -> str:
-    status = rpc_status.from_call(fault)
+    status = rpc_status.from_call(fault)  # type: ignore[arg-type]  # errors of stubs are calls
     assert status is not None
     for detail in status.details:
         bad = error_details_pb2.BadRequest()

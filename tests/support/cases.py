@@ -69,5 +69,11 @@ def _case(identity: dict[str, Any], case: dict[str, Any]) -> Case:
     }
     code, policy, rule = ((*expect.split(), "", "")[:3]) if expect else ("", "", "")
     return Case(
-        name, ParseDict(message, pb.AuthorizeRequest()), header, (code, policy, rule) if expect else None, error, reason, obligations
+        name,
+        ParseDict(message, pb.AuthorizeRequest()),
+        header,
+        (code, policy, rule) if expect else None,
+        error,
+        reason,
+        obligations,
     )

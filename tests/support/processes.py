@@ -34,13 +34,24 @@ class PolicyOpa:
     def __init__(self, folder: Path, *modules: Path) -> None:
         self.socket = folder / "opa.sock"
         self.client = OpaClient(f"unix:{self.socket}", connections=8, timeout=20, max_answer_bytes=1 << 26)
-        command = [OPA, "run", "--server", "--addr", f"unix://{self.socket}", "--log-level", "error", "--skip-version-check"]
+        command: list[str | Path] = [
+            OPA,
+            "run",
+            "--server",
+            "--addr",
+            f"unix://{self.socket}",
+            "--log-level",
+            "error",
+            "--skip-version-check",
+        ]
         modules = modules or (POLICIES / "tenantgate",)
         self.process = subprocess.Popen([*command, "--ignore", "*_test.rego", *modules])
 
     def put(self, path: str, document: Any) -> None:
         """Replace the data at a path such as ``registry/base``."""
-        status, body = self.client._send("PUT", f"/v1/data/{path}", json.dumps(document).encode(), time.monotonic() + 20)
+        status, body = self.client._send(
+            "PUT", f"/v1/data/{path}", json.dumps(document).encode(), time.monotonic() + 20
+        )
         assert status == 204, body
 
     def decider(self, settings: Settings | None = None) -> Decider:

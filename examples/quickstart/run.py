@@ -1,0 +1,123 @@
+"""The quickstart: build a bundle from the sample export, serve it, ask the questions of calls.yaml, and go on serving.
+
+Run it with `make run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import yaml
+from google.protobuf.json_format import ParseDict
+from rich.console import Console
+from rich.table import Table
+
+from sidecar.cli.words import effect_text, words
+from sidecar.gen.tenantgate.v1 import decision_pb2
+from sidecar.gen.tenantgate.v1.authorization_service_pb2 import AuthorizeRequest
+from sidecar.gen.tenantgate.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+TENANTGATE = Path(sys.executable).with_name("tenantgate")
+BUNDLE = Path("build/quickstart.tar.gz")
+SOCKET = "unix:.tenantgate/tenantgate.sock"
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    """Run the quickstart; give its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--once", action="store_true", help="stop after the table")
+    once = parser.parse_args().once
+    os.chdir(ROOT)
+    console.rule("The registry, exported by DynamoDB, becomes a bundle", align="left")
+    build: list[str | Path] = [TENANTGATE, "bundle", "build", "--export", "examples/quickstart/export", "--out", BUNDLE]
+    if subprocess.run(build, check=False).returncode != 0:  # noqa: S603 - our own command
+        return 2
+    serve: list[str | Path] = [
+        TENANTGATE,
+        "serve",
+        "--bundle",
+        BUNDLE,
+        "--set",
+        "log.format=text",
+        "--set",
+        "log.access=false",
+    ]
+    sidecar = subprocess.Popen([*serve, "--set", "log.level=warning"])  # noqa: S603 - our own command
+    try:
+        if not ask(sidecar):
+            return 2
+        if once:
+            return 0
+        explain_how_to_call()
+        return sidecar.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        sidecar.send_signal(signal.SIGTERM)
+        sidecar.wait()
+
+
+def ask(sidecar: subprocess.Popen[bytes]) -> bool:
+    """Ask every question over gRPC and show the answers; tell whether the sidecar came up."""
+    with grpc.insecure_channel(SOCKET) as channel:
+        if not comes_up(channel, sidecar):
+            return False
+        stub = AuthorizationServiceStub(channel)
+        table = Table("", "tenant", "agent for user", "tool", "arguments", "", "code", "reason")
+        for call in yaml.safe_load((HERE / "calls.yaml").read_text()):
+            about = call.pop("about")
+            decision = stub.Authorize(ParseDict(call, AuthorizeRequest()), timeout=5).decision
+            table.add_row(about, *asked(call), *answered(decision))
+    console.rule("Decisions by OPA, over gRPC", align="left")
+    console.print(table)
+    return True
+
+
+def comes_up(channel: grpc.Channel, sidecar: subprocess.Popen[bytes]) -> bool:
+    """Wait until the sidecar answers, or has given up."""
+    ready = grpc.channel_ready_future(channel)
+    while sidecar.poll() is None:
+        with suppress(grpc.FutureTimeoutError):
+            ready.result(timeout=0.1)
+            return True
+    return False
+
+
+def asked(call: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Give the cells of a row that show the question."""
+    identity = call["identity"]
+    arguments = ", ".join(f"{name}={value}" for name, value in call.get("arguments", {}).items())
+    who = f"{identity['principal']['id'].removeprefix('agent:')} for {identity['subject']['id']}"
+    return identity["tenant_id"], who, call["resource"]["id"].removeprefix("agent:tool:"), arguments
+
+
+def answered(decision: decision_pb2.Decision) -> tuple[Any, str, str]:
+    """Give the cells of a row that show the answer."""
+    return effect_text(decision), words(decision_pb2.DecisionCode, decision.code), decision.reason
+
+
+def explain_how_to_call() -> None:
+    """Show how to go on from here."""
+    console.rule("Ask it yourself, in another terminal", align="left")
+    console.print(
+        ".venv/bin/tenantgate authorize agent:tool:refund-create --tenant acme --principal agent:order-bot \\\n"
+        "    --subject alice --scope tools:write --arg amount=900 --explain\n"
+        ".venv/bin/tenantgate status\n"
+    )
+    console.print(f"Serving on {SOCKET}. Ctrl-C stops.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
