@@ -17,8 +17,10 @@ from typing import Any
 import grpc
 import yaml
 from google.protobuf.json_format import ParseDict
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from sidecar.cli.words import effect_text, words
 from sidecar.gen.tenantgate.v1 import decision_pb2
@@ -75,11 +77,11 @@ def ask(sidecar: subprocess.Popen[bytes]) -> bool:
         if not comes_up(channel, sidecar):
             return False
         stub = AuthorizationServiceStub(channel)
-        table = Table("", "tenant", "agent for user", "tool", "arguments", "", "code", "reason")
+        table = Table("", "call", "decision", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for call in yaml.safe_load((HERE / "calls.yaml").read_text()):
             about = call.pop("about")
             decision = stub.Authorize(ParseDict(call, AuthorizeRequest()), timeout=5).decision
-            table.add_row(about, *asked(call), *answered(decision))
+            table.add_row(about, asked(call), answered(decision))
     console.rule("Decisions by OPA, over gRPC", align="left")
     console.print(table)
     return True
@@ -95,17 +97,19 @@ def comes_up(channel: grpc.Channel, sidecar: subprocess.Popen[bytes]) -> bool:
     return False
 
 
-def asked(call: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Give the cells of a row that show the question."""
+def asked(call: dict[str, Any]) -> str:
+    """Show the question: which tool, for which user of which tenant, through which agent."""
     identity = call["identity"]
+    tool = call["resource"]["id"].removeprefix("agent:tool:")
     arguments = ", ".join(f"{name}={value}" for name, value in call.get("arguments", {}).items())
-    who = f"{identity['principal']['id'].removeprefix('agent:')} for {identity['subject']['id']}"
-    return identity["tenant_id"], who, call["resource"]["id"].removeprefix("agent:tool:"), arguments
+    agent = identity["principal"]["id"].removeprefix("agent:")
+    return f"{tool}({arguments})\n[dim]{agent} for {identity['subject']['id']} of {identity['tenant_id']}[/]"
 
 
-def answered(decision: decision_pb2.Decision) -> tuple[Any, str, str]:
-    """Give the cells of a row that show the answer."""
-    return effect_text(decision), words(decision_pb2.DecisionCode, decision.code), decision.reason
+def answered(decision: decision_pb2.Decision) -> Text:
+    """Show the answer: effect and code, and the reason below."""
+    code = words(decision_pb2.DecisionCode, decision.code)
+    return Text.assemble(effect_text(decision), f" {code}\n", (decision.reason, "dim"))
 
 
 def explain_how_to_call() -> None:

@@ -1,0 +1,167 @@
+"""Random registries and questions, from a universe so small that they often meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from sidecar.model import Action, Actor, Identity, Item, Principal, Question, Resource, Subject, Tenant
+
+TENANTS = ["acme", "globex", "initech"]
+USERS = ["alice", "bob", ""]
+ROLES = ["support", "admin"]
+AGENTS = ["agent:a", "agent:b", "agent:c"]
+SCOPES = ["tools:read", "tools:write", "x"]
+IDS = ["t:order:read", "t:order:write", "t:refund", "t:refund/deep", "t:orders"]
+GLOBS = ["t:*", "t:**", "**", "t:order:*", "t:*:read", "t:refund*", "t:refund**", "*:refund", "t:ord*r:*"]
+TYPES = ["TOOL", "MEMORY"]
+OBLIGATIONS = ["LOG", "APPROVE"]
+VALUES = [0, 1, 2.5, "", "a", "ab", True, None, ["a"], ["a", 1], {"k": 1}]
+
+arguments = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(VALUES), max_size=2)
+values = st.sampled_from(VALUES)
+
+
+def some(pool: list[Any], least: int = 0) -> st.SearchStrategy[list[Any]]:
+    """Choose some of a pool, each once."""
+    return st.lists(st.sampled_from(pool), min_size=least, max_size=3, unique_by=repr)
+
+
+@st.composite
+def conditions(draw: st.DrawFn) -> dict[str, Any]:
+    """Make a condition that the compiler accepts."""
+    paths = ["/arguments/x", "/arguments/y", "/arguments", "/context/x", "/subject/id", "/subject/attributes/x"]
+    paths += ["/resource/properties/x", "/subject/roles", "/arguments/x/0", "/action/name"]
+    condition: dict[str, Any] = {"path": draw(st.sampled_from(paths))}
+    op = condition["op"] = draw(
+        st.sampled_from(
+            ["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "prefix", "suffix", "glob"]
+            + ["contains", "exists", "absent", "subset_of"]
+        )
+    )
+    if op in {"exists", "absent"}:
+        return condition
+    if draw(st.booleans()) and draw(st.booleans()):
+        return condition | {"valueFrom": draw(st.sampled_from(paths))}
+    if op in {"in", "not_in", "subset_of"}:
+        return condition | {"value": draw(st.lists(values, max_size=3))}
+    if op in {"prefix", "suffix"}:
+        return condition | {"value": draw(st.sampled_from(["", "a", "b"]))}
+    if op == "glob":
+        return condition | {"value": draw(st.sampled_from(["*", "a*", "a**", "b"]))}
+    if op in {"lt", "lte", "gt", "gte"}:
+        return condition | {"value": draw(st.sampled_from([0, 1, 2, "a", "aa"]))}
+    return condition | {"value": draw(values)}
+
+
+@st.composite
+def rules(draw: st.DrawFn, effects: tuple[str, ...] = ("ALLOW", "ALLOW", "DENY")) -> dict[str, Any]:
+    """Make a rule that the compiler accepts. It has no id, so that its place gives it one."""
+    rule: dict[str, Any] = {
+        "effect": draw(st.sampled_from(effects)),
+        "resourceType": draw(st.sampled_from(TYPES)),
+        "resources": draw(some(IDS + GLOBS, 1)),
+    }
+    narrowing: dict[str, st.SearchStrategy[Any]] = {
+        "actions": some(["invoke", "read"], 1),
+        "subjects": st.one_of(
+            st.builds(lambda users: {"users": users}, some(USERS[:2], 1)),
+            st.builds(lambda roles: {"roles": roles}, some(ROLES, 1)),
+        ),
+        "principals": some([*AGENTS, "agent:*"], 1),
+        "scopes": some(SCOPES, 1),
+        "notBefore": st.sampled_from(["2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z"]),
+        "conditions": st.lists(conditions(), min_size=1, max_size=2),
+    }
+    for name in draw(st.lists(st.sampled_from([*narrowing, "conditions"]), max_size=2, unique=True)):
+        rule[name] = draw(narrowing[name])
+    if rule["effect"] == "ALLOW" and draw(st.integers(0, 3)) == 0:
+        rule["obligations"] = [{"type": kind} for kind in draw(some(OBLIGATIONS, 1))]
+    return rule
+
+
+@st.composite
+def tenants(draw: st.DrawFn, tenant: str) -> list[dict[str, Any]]:
+    """Make all items of a tenant."""
+    pk = f"TENANT#{tenant}"
+    items: list[dict[str, Any]] = [
+        {
+            "pk": pk,
+            "sk": "TENANT",
+            "status": draw(st.sampled_from(["ACTIVE", "ACTIVE", "ACTIVE", "SUSPENDED"])),
+            "membership": draw(st.sampled_from(["OPTIONAL", "OPTIONAL", "REQUIRED"])),
+        }
+    ]
+    for policy in draw(some(["p1", "p2"], 1)):
+        items.append(
+            {
+                "pk": pk,
+                "sk": f"POLICY#{policy}",
+                "assignment": draw(st.sampled_from(["TENANT", "TENANT", "MEMBERS"])),
+                "rules": draw(st.lists(rules(), max_size=4)),
+            }
+        )
+    for user in draw(some(USERS[:2])):
+        items.append(
+            {
+                "pk": pk,
+                "sk": f"USER#{user}",
+                "roles": draw(some(ROLES)),
+                "policyIds": draw(some(["p1", "p2"])),
+                "status": draw(st.sampled_from(["ACTIVE", "ACTIVE", "SUSPENDED"])),
+                "attributes": draw(arguments),
+            }
+        )
+    if draw(st.booleans()):
+        for agent in draw(some(AGENTS, 1)):
+            items.append(
+                {
+                    "pk": pk,
+                    "sk": f"AGENT#{agent}",
+                    "scopes": draw(some(SCOPES)),
+                    "status": draw(st.sampled_from(["ACTIVE", "ACTIVE", "SUSPENDED"])),
+                }
+            )
+    for resource in draw(some(IDS)):
+        items.append({"pk": pk, "sk": f"RESOURCE#TOOL#{resource}", "access": draw(st.sampled_from(["READ", "WRITE"]))})
+    return items
+
+
+registries = st.tuples(*(tenants(tenant) for tenant in TENANTS[:2])).map(lambda parts: [i for part in parts for i in part])
+
+identities = st.builds(
+    Identity,
+    tenant=st.builds(Tenant, st.sampled_from([*TENANTS[:1] * 3, *TENANTS])),
+    principal=st.builds(Principal, st.sampled_from([*AGENTS, *AGENTS, "", "alice"])),
+    subject=st.builds(
+        Subject, st.sampled_from(USERS), some(ROLES).map(tuple), st.dictionaries(st.just("x"), values, max_size=1)
+    ),
+    delegation=st.lists(
+        st.builds(Actor, st.sampled_from(AGENTS), some(SCOPES).map(tuple)), max_size=2
+    ).map(tuple),
+    scopes=some(SCOPES).map(tuple),
+)
+
+items = st.builds(
+    Item,
+    resource=st.builds(
+        Resource, st.sampled_from(TYPES), st.sampled_from(IDS), st.dictionaries(st.just("x"), values, max_size=1)
+    ),
+    action=st.builds(Action, st.sampled_from(["invoke", "read"])),
+    context=st.dictionaries(st.just("x"), values, max_size=1),
+    arguments=arguments,
+)
+
+accepts = some(OBLIGATIONS).map(tuple)
+
+
+def questions(how_many: int = 1) -> st.SearchStrategy[Question]:
+    """Make questions about so many items."""
+    return st.builds(
+        Question,
+        identity=identities,
+        items=st.lists(items, min_size=how_many, max_size=how_many).map(tuple),
+        accepts=accepts,
+        explain=st.booleans(),
+    )
