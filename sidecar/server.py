@@ -7,18 +7,19 @@ import os
 import signal
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sidecar.doors.grpc import AuthorizationServicer
-from sidecar.doors.grpc_calls import Admission, CountingPool
+from sidecar.doors.grpc_calls import Admission, CountingPool, Reading
+from sidecar.doors.health import SERVICE as HEALTH
+from sidecar.doors.health import Health
 from sidecar.doors.status import StatusServicer
 from sidecar.engine.decide import Decider
 from sidecar.engine.monitor import Monitor, Readiness
@@ -56,7 +57,7 @@ class Sidecar:
         self._client: OpaClient | None = None
         self._monitor: Monitor | None = None
         self._server: grpc.Server | None = None
-        self._health = health.HealthServicer(experimental_non_blocking=True, experimental_thread_pool=ThreadPoolExecutor(1))
+        self._health = Health([AUTHORIZATION])
         self.addresses: list[str] = []
 
     def start(self) -> None:
@@ -84,8 +85,10 @@ class Sidecar:
         if self._monitor is not None:
             self._monitor.stop()
         if self._server is not None:
-            # wait() on the event that stop() gives ends when all calls have, at the latest when the grace is over
-            self._server.stop(drain).wait()
+            # the event that stop() gives is set when all calls have ended, at the latest when the grace is over
+            ended = self._server.stop(drain)
+            self._health.let_go()
+            ended.wait()
         if self._client is not None:
             self._client.close()
         if self._opa is not None:
@@ -132,7 +135,13 @@ class Sidecar:
             raise StartError(msg)
         binary = find_opa(settings.opa.binary)
         _check_path_length(Path(settings.state_dir) / "opa.sock")
-        self._opa = EmbeddedOpa(binary, bundle, Path(settings.state_dir), self._wake_monitor)
+        self._opa = EmbeddedOpa(
+            binary,
+            bundle,
+            Path(settings.state_dir),
+            decision_log=settings.log.opa_decisions,
+            on_exit=self._wake_monitor,
+        )
         self._opa.start()
         return self._opa.address
 
@@ -141,10 +150,7 @@ class Sidecar:
             self._monitor.wake()
 
     def _tell_health(self, readiness: Readiness) -> None:
-        serving = health_pb2.HealthCheckResponse.SERVING
-        state = serving if readiness.serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for service in ("", AUTHORIZATION):
-            self._health.set(service, state)
+        self._health.tell(serving=readiness.serving)
 
     def _make_server(self, decider: Decider, monitor: Monitor) -> grpc.Server:
         settings, limits = self._settings, self._settings.limits
@@ -152,7 +158,7 @@ class Sidecar:
         watchers = CountingPool(limits.watchers, "watchers")
         server = grpc.server(
             workers,
-            interceptors=[Admission({"": (workers, limits.in_flight), _WATCH: (watchers, limits.watchers)})],
+            interceptors=[Admission({"": (workers, limits.in_flight), _WATCH: (watchers, limits.watchers)}), Reading()],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", limits.message_bytes),
@@ -168,11 +174,16 @@ class Sidecar:
         )
         authorization_service_pb2_grpc.add_AuthorizationServiceServicer_to_server(servicer, server)
         status = StatusServicer(
-            monitor, self._opa, settings, version("tenantgate"), pinned_version() if self._opa else "", watchers
+            monitor,
+            self._opa,
+            settings,
+            version=version("tenantgate"),
+            opa_version=pinned_version() if self._opa else "",
+            watchers=watchers,
         )
         status_service_pb2_grpc.add_StatusServiceServicer_to_server(status, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (AUTHORIZATION, STATUS, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (AUTHORIZATION, STATUS, HEALTH, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         return server
 
@@ -208,7 +219,9 @@ def _claim(state_dir: Path) -> IO[str]:
         lock.seek(0)
         owner = lock.read().strip() or "another process"
         lock.close()
-        msg = f"state_dir: {state_dir} is in use by process {owner}; stop it, or give this sidecar a state_dir of its own"
+        msg = (
+            f"state_dir: {state_dir} is in use by process {owner}; stop it, or give this sidecar a state_dir of its own"
+        )
         raise StartError(msg) from fault
     lock.truncate(0)
     lock.write(f"{os.getpid()}\n")
@@ -234,13 +247,17 @@ def _check_socket(path: Path) -> None:
             log.info("stale_socket_removed", path=str(path))
             path.unlink()
             return
+        except OSError:  # a socket of another kind, or one that is not ours to use
+            pass
     msg = f"listen.socket: another process serves on {path}; stop it or choose another path"
     raise StartError(msg)
 
 
 def _check_path_length(path: Path) -> None:
     if len(os.fsencode(path)) > _LONGEST_UNIX_PATH:
-        msg = f"{path} is longer than the {_LONGEST_UNIX_PATH} bytes of a Unix socket's path; choose a shorter state_dir"
+        msg = (
+            f"{path} is longer than the {_LONGEST_UNIX_PATH} bytes of a Unix socket's path; choose a shorter state_dir"
+        )
         raise StartError(msg)
 
 

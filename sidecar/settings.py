@@ -35,8 +35,6 @@ class _Section(Struct, frozen=True, forbid_unknown_fields=True):
     """A group of settings."""
 
 
-
-
 class Listen(_Section, frozen=True):
     """Where the sidecar listens."""
 
@@ -44,7 +42,9 @@ class Listen(_Section, frozen=True):
         "tenantgate.sock"
     )
     socket_mode: Annotated[str, _about("Permissions of the Unix socket, in octal", pattern="^0?[0-7]{3}$")] = "0660"
-    tcp: Annotated[str | None, _about("HOST:PORT to listen on besides; null for none. Loopback only; port 0 picks one")] = None
+    tcp: Annotated[
+        str | None, _about("HOST:PORT to listen on besides; null for none. Loopback only; port 0 picks one")
+    ] = None
 
 
 class IdentitySettings(_Section, frozen=True):
@@ -94,7 +94,8 @@ class Freshness(_Section, frozen=True):
     """How old the registry may be."""
 
     max_staleness_seconds: Annotated[
-        _Positive | None, _about("Age of the registry from which on everything is POLICY_STALE, seconds; null for no bound")
+        _Positive | None,
+        _about("Age of the registry from which on everything is POLICY_STALE, seconds; null for no bound"),
     ] = None
 
 
@@ -115,24 +116,29 @@ class LimitSettings(_Section, frozen=True):
 class Lifecycle(_Section, frozen=True):
     """Start, health and stop."""
 
-    probe_interval_seconds: Annotated[float, _about("Time between evaluations that readiness rests on, seconds", gt=0)] = 1.0
+    probe_interval_seconds: Annotated[
+        float, _about("Time between evaluations that readiness rests on, seconds", gt=0)
+    ] = 1.0
     drain_seconds: Annotated[float, _about("Longest wait for calls in flight when stopping, seconds", ge=0)] = 5.0
 
 
 class Log(_Section, frozen=True):
     """What is written to standard error."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], _about("Least severe lines that are written")] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], _about("Least severe lines that are written")] = (
+        "info"
+    )
     format: Annotated[Literal["json", "text"], _about("`json` for machines, `text` for people")] = "json"
     access: Annotated[bool, _about("One line for each call")] = True
+    opa_decisions: Annotated[bool, _about("One line for each decision of the embedded OPA, content masked")] = False
 
 
 class Settings(_Section, frozen=True):
     """All settings."""
 
-    state_dir: Annotated[str, _about("Directory for sockets and OPA's configuration; made if missing, for the owner only")] = (
-        ".tenantgate"
-    )
+    state_dir: Annotated[
+        str, _about("Directory for sockets and OPA's configuration; made if missing, for the owner only")
+    ] = ".tenantgate"
     listen: Listen = Listen()
     identity: IdentitySettings = IdentitySettings()
     delegation: Delegation = Delegation()

@@ -25,9 +25,13 @@ def pinned_version() -> str:
     return (data_folder("opa") / "VERSION").read_text().strip()
 
 
-def opa_config(bundle: Path) -> str:
-    """Give the configuration of an embedded OPA that serves a bundle file."""
-    return (data_folder("opa") / "embedded.yaml").read_text().replace("${BUNDLE}", bundle.resolve().as_uri())
+def opa_config(bundle: Path, *, decision_log: bool) -> str:
+    """Give the configuration of an embedded OPA that serves a bundle file, and may log its decisions."""
+    template = (data_folder("opa") / "embedded.yaml").read_text()
+    values = {"${BUNDLE}": bundle.resolve().as_uri(), "${DECISION_LOG}": str(decision_log).lower()}
+    for name, value in values.items():
+        template = template.replace(name, value)
+    return template
 
 
 def find_opa(binary: str | None) -> Path:
@@ -51,7 +55,7 @@ def find_opa(binary: str | None) -> Path:
 
 def check_rego(folders: list[Path], opa: Path) -> None:
     """Have OPA parse and compile the Rego below some folders. Raises ``StartError`` with what it finds wrong."""
-    command = [opa, "check", "--strict", *folders]
+    command: list[str | Path] = [opa, "check", "--strict", *folders]
     checked = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the checked binary
     if checked.returncode != 0:
         msg = f"the policies do not compile:\n{checked.stderr.strip()}"

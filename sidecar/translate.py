@@ -100,9 +100,7 @@ def batch_question(
 ) -> tuple[Question, list[InvalidRequestError | None]]:
     """Read a BatchAuthorizeRequest: the question about its good items, and for each item what is wrong with it, if anything."""
     _check_count("items", message.items, limits)
-    items, faults = _partition(
-        message.items, lambda i, item: item_from(f"items[{i}].", item, limits)
-    )
+    items, faults = _partition(message.items, lambda i, item: item_from(f"items[{i}].", item, limits))
     question = Question(
         identity=identity,
         items=items,
@@ -153,7 +151,7 @@ def _partition(messages: Iterable[Any], read: Any) -> tuple[tuple[Item, ...], li
         try:
             items.append(read(i, message))
             faults.append(None)
-        except InvalidRequestError as fault:  # noqa: PERF203 - one bad item does not fail the rest
+        except InvalidRequestError as fault:
             faults.append(fault)
     return tuple(items), faults
 
@@ -362,7 +360,7 @@ class _ToolsAnswer(Struct, frozen=True, forbid_unknown_fields=True):
     decision_id: str = ""
 
 
-_decision_decoder = msgspec.json.Decoder(_DecisionAnswer)
+_decision_decoder: msgspec.json.Decoder[_DecisionAnswer] = msgspec.json.Decoder(_DecisionAnswer)
 _batch_decoder = msgspec.json.Decoder(_BatchAnswer)
 _tools_decoder = msgspec.json.Decoder(_ToolsAnswer)
 
@@ -372,7 +370,8 @@ def decision_answer(status: int, body: bytes) -> Decision:
 
     Raises ``NotReadyError``, ``EvaluationError`` or ``MalformedAnswerError`` for anything but a decision.
     """
-    return _read_answer(_decision_decoder, status, body)
+    decision: Decision = _read_answer(_decision_decoder, status, body)
+    return decision
 
 
 def batch_answer(status: int, body: bytes, count: int) -> tuple[Decision, ...]:
@@ -410,14 +409,23 @@ def _read_answer(decoder: Any, status: int, body: bytes) -> Any:
 
 # ── decisions to response messages ──────────────────────────────────────────────────────────────────────────────────────
 
-_EFFECTS = {"ALLOW": pb.EFFECT_ALLOW, "DENY": pb.EFFECT_DENY}
+
+def _words(enum: Any, prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in enum.items()}
+
+
+_EFFECTS = _words(pb.Effect, "EFFECT_")
+_CODES = _words(pb.DecisionCode, "DECISION_CODE_")
+_VERDICTS = _words(pb.RuleVerdict, "RULE_VERDICT_")
+_CONDITION_RESULTS = _words(pb.ConditionResult, "CONDITION_RESULT_")
+_TOOL_STATES = _words(service_pb.ToolState, "TOOL_STATE_")
 
 
 def write_decision(into: pb.Decision, decision: Decision, decision_id: str, now: int) -> None:
     """Write a decision into a message; ``now`` is in microseconds since 1970."""
     into.decision_id = decision_id
     into.effect = _EFFECTS[decision.effect]
-    into.code = _code(decision.code)
+    into.code = _CODES[decision.code]
     into.reason = decision.reason
     into.policy_id = decision.policy_id
     into.rule_id = decision.rule_id
@@ -437,9 +445,9 @@ def write_revision(into: Any, revision: str, as_of: int, now: int) -> None:
 def write_tool(into: service_pb.FilteredTool, tool_id: str, answer: ToolAnswer) -> None:
     """Write the answer about a tool into a message."""
     into.id = tool_id
-    into.state = service_pb.ToolState.Value(f"TOOL_STATE_{answer.state}")
+    into.state = _TOOL_STATES[answer.state]
     if answer.code is not None:
-        into.code = _code(answer.code)
+        into.code = _CODES[answer.code]
     into.reason = answer.reason
     into.policy_id = answer.policy_id
     into.rule_id = answer.rule_id
@@ -450,10 +458,6 @@ def write_tool(into: service_pb.FilteredTool, tool_id: str, answer: ToolAnswer) 
         )
         _write_conditions(rule.conditions, residual.conditions)
     into.extensions.extend(answer.extensions)
-
-
-def _code(code: str) -> pb.DecisionCode:
-    return pb.DecisionCode.Value(f"DECISION_CODE_{code}")
 
 
 def _write_obligations(into: Any, obligations: Iterable[dict[str, Json]]) -> None:
@@ -477,7 +481,7 @@ def _write_explanation(into: pb.Explanation, explanation: Explanation, decision:
 
 
 def _write_finding(into: pb.Finding, finding: Finding) -> None:
-    into.code = _code(finding.code)
+    into.code = _CODES[finding.code]
     into.reason = finding.reason
     into.policy_id = finding.policy_id
     into.rule_id = finding.rule_id
@@ -487,7 +491,7 @@ def _write_rule(into: pb.RuleOutcome, rule: RuleOutcome) -> None:
     into.policy_id = rule.policy_id
     into.rule_id = rule.rule_id
     into.effect = _EFFECTS[rule.effect]
-    into.verdict = pb.RuleVerdict.Value(f"RULE_VERDICT_{rule.verdict}")
+    into.verdict = _VERDICTS[rule.verdict]
     into.narrowed_by.extend(rule.narrowed_by)
     _write_conditions(into.conditions, rule.conditions)
 
@@ -498,7 +502,7 @@ def _write_conditions(into: Any, conditions: Iterable[Any]) -> None:
             path=condition.path,
             op=condition.op,
             expected_from=condition.expected_from,
-            result=pb.ConditionResult.Value(f"CONDITION_RESULT_{condition.outcome}"),
+            result=_CONDITION_RESULTS[condition.outcome],
         )
         if condition.expected is not UNSET:
             _write_value(entry.expected, condition.expected)

@@ -31,7 +31,6 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 TENANTGATE = Path(sys.executable).with_name("tenantgate")
 BUNDLE = Path("build/quickstart.tar.gz")
-SOCKET = "unix:.tenantgate/tenantgate.sock"
 
 console = Console(highlight=False)
 
@@ -40,7 +39,8 @@ def main() -> int:
     """Run the quickstart; give its exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--once", action="store_true", help="stop after the table")
-    once = parser.parse_args().once
+    parser.add_argument("--state", default=".tenantgate", help="state directory of the sidecar")
+    options = parser.parse_args()
     os.chdir(ROOT)
     console.rule("The registry, exported by DynamoDB, becomes a bundle", align="left")
     build: list[str | Path] = [TENANTGATE, "bundle", "build", "--export", "examples/quickstart/export", "--out", BUNDLE]
@@ -56,13 +56,14 @@ def main() -> int:
         "--set",
         "log.access=false",
     ]
-    sidecar = subprocess.Popen([*serve, "--set", "log.level=warning"])  # noqa: S603 - our own command
+    sidecar = subprocess.Popen([*serve, "--set", "log.level=warning", "--set", f"state_dir={options.state}"])  # noqa: S603 - our own command
+    socket = f"unix:{options.state}/tenantgate.sock"
     try:
-        if not ask(sidecar):
+        if not ask(sidecar, socket):
             return 2
-        if once:
+        if options.once:
             return 0
-        explain_how_to_call()
+        explain_how_to_call(socket)
         return sidecar.wait()
     except KeyboardInterrupt:
         return 0
@@ -71,9 +72,9 @@ def main() -> int:
         sidecar.wait()
 
 
-def ask(sidecar: subprocess.Popen[bytes]) -> bool:
+def ask(sidecar: subprocess.Popen[bytes], socket: str) -> bool:
     """Ask every question over gRPC and show the answers; tell whether the sidecar came up."""
-    with grpc.insecure_channel(SOCKET) as channel:
+    with grpc.insecure_channel(socket) as channel:
         if not comes_up(channel, sidecar):
             return False
         stub = AuthorizationServiceStub(channel)
@@ -112,7 +113,7 @@ def answered(decision: decision_pb2.Decision) -> Text:
     return Text.assemble(effect_text(decision), f" {code}\n", (decision.reason, "dim"))
 
 
-def explain_how_to_call() -> None:
+def explain_how_to_call(socket: str) -> None:
     """Show how to go on from here."""
     console.rule("Ask it yourself, in another terminal", align="left")
     console.print(
@@ -120,7 +121,7 @@ def explain_how_to_call() -> None:
         "    --subject alice --scope tools:write --arg amount=900 --explain\n"
         ".venv/bin/tenantgate status\n"
     )
-    console.print(f"Serving on {SOCKET}. Ctrl-C stops.")
+    console.print(f"Serving on {socket}. Ctrl-C stops.")
 
 
 if __name__ == "__main__":

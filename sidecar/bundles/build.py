@@ -35,6 +35,7 @@ class Report(Struct, frozen=True):
     read: dict[str, int]
     tenants: int
     rules: int
+    extensions: tuple[str, ...]
     tenantless: tuple[str, ...]
     unknown_items: int
     unknown_examples: tuple[str, ...]
@@ -86,6 +87,7 @@ def build_base(
             read=_by_kind(spool),
             tenants=written.tenants,
             rules=written.rules,
+            extensions=tuple(extensions),
             tenantless=tuple(written.tenantless),
             unknown_items=spool.unknown,
             unknown_examples=tuple(spool.examples),

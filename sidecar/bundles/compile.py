@@ -1,7 +1,7 @@
 """One tenant's records to the document that the Rego reads (``policies/tenantgate/registry``).
 
-What does not depend on the call is worked out here: which rules concern which id, which narrowing a rule has at all, where
-a condition's path leads, what of a request a rule reads. The layout is described in ``docs/registry.md``.
+What does not depend on the call is worked out here: which rules concern which id, which narrowing a rule has at all,
+where a condition's path leads, what of a request a rule reads. The layout is described in ``docs/registry.md``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import UNSET
 
 from sidecar.registry import globs, items
@@ -31,16 +32,28 @@ def compile_tenant(records: items.TenantRecords) -> dict[str, Json] | None:
     tenant = records.tenant
     if tenant is None:
         return None
-    document: dict[str, Json] = {"status": tenant.status, "membership": tenant.membership}
-    if tenant.max_staleness_seconds is not UNSET:
-        document["max_staleness_seconds"] = tenant.max_staleness_seconds
+    document = _compile_rules(records.policies)
     if records.members:
         document["members"] = {member.user_id: _member(member) for member in records.members}
     if records.agents:
         document["agents"] = {a.agent_id: {"scopes": sorted({*a.scopes}), "status": a.status} for a in records.agents}
     if records.resources:
         document["resources"] = compile_resources(records.resources)
-    return document | _compile_rules(records.policies)
+    return document | {"terms": _terms(tenant, document)}
+
+
+def _terms(tenant: items.Tenant, document: dict[str, Json]) -> dict[str, Json]:
+    """Give what a decision asks of every tenant, small enough to be read as a whole."""
+    terms: dict[str, Json] = {"status": tenant.status, "membership": tenant.membership}
+    if tenant.max_staleness_seconds is not UNSET:
+        terms["max_staleness_seconds"] = tenant.max_staleness_seconds
+    if "agents" in document:
+        terms["agents"] = True
+    if "globs" in document:
+        terms["lengths"] = {
+            kind: sorted({len(prefix) for prefix in under}) for kind, under in document["globs"].items()
+        }
+    return terms
 
 
 def compile_resources(resources: Iterable[items.Resource]) -> dict[str, Json]:
@@ -90,10 +103,7 @@ def _compile_rules(policies: Iterable[items.Policy]) -> dict[str, Json]:
     if exact:
         document["exact"] = exact
     if under:
-        document["globs"] = {
-            resource_type: {"lengths": sorted({len(prefix) for prefix in prefixes}), "under": prefixes}
-            for resource_type, prefixes in under.items()
-        }
+        document["globs"] = under
     return document
 
 
@@ -135,9 +145,13 @@ def _rule(policy: items.Policy, rule: items.Rule, position: int) -> dict[str, Js
             document["reads"] = sorted(reads)
     if rule.obligations:
         document["obligations"] = list(rule.obligations)
-    if rule.reason:
-        document["reason"] = rule.reason
+    document["reason"] = rule.reason or _default_reason(rule.effect, document["id"], policy.policy_id)
     return document
+
+
+def _default_reason(effect: str, rule_id: str, policy_id: str) -> str:
+    rule, policy = (msgspec.json.encode(name).decode() for name in (rule_id, policy_id))
+    return f"{'allowed' if effect == 'ALLOW' else 'denied'} by rule {rule} of policy {policy}"
 
 
 def _condition(condition: items.Condition) -> dict[str, Json]:

@@ -16,7 +16,7 @@ def bundle() -> None:
 @click.option("--export", "source", required=True, help="The export: a directory, or s3://BUCKET/PREFIX.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, dir_okay=False), help="File to write.")
 @click.option(
-    "--custom", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Your own deny rules, in Rego."
+    "--custom", type=click.Path(path_type=Path, file_okay=False, exists=True), help="Your own deny rules, in Rego. [default: policies/custom of the clone]"
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def build(source: str, out: Path, custom: Path | None, *, as_json: bool) -> None:
@@ -34,8 +34,9 @@ def build(source: str, out: Path, custom: Path | None, *, as_json: bool) -> None
     from sidecar.toolchain import check_rego, data_folder, find_opa  # noqa: PLC0415
 
     policies = data_folder("policies")
-    custom = custom or policies / "custom"
-    check_rego([policies / "tenantgate", custom], find_opa(None))
+    if custom is None and (policies / "custom").is_dir():
+        custom = policies / "custom"
+    check_rego([policies / "tenantgate", *([custom] if custom else [])], find_opa(None))
     export = Export(source)
     with counting("Reading items", export.item_count) as progress:
         report = build_base(export, out, policies, custom, progress)
@@ -46,6 +47,8 @@ def build(source: str, out: Path, custom: Path | None, *, as_json: bool) -> None
     read = ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in report.read.items())
     console.print(f"Read {read}.")
     console.print(f"Compiled {report.tenants} tenants with {report.rules} rules to [bold]{out}[/bold].")
+    if report.extensions:
+        console.print(f"With the extensions {', '.join(report.extensions)}.")
     console.print(f"Revision {report.revision}, as of {report.as_of}.")
     if report.tenantless:
         shown = ", ".join(report.tenantless[:5]) + (" ..." if len(report.tenantless) > 5 else "")  # noqa: PLR2004

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--watch", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
+@click.option("--wait", "patience", type=float, metavar="SECONDS", help="Wait so long at most for it to serve.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one line for each state.")
 @address_options
-def status(address: str | None, timeout: float, *, watch: bool, as_json: bool) -> None:
+def status(address: str | None, timeout: float, patience: float | None, *, watch: bool, as_json: bool) -> None:
     """Show what state the sidecar is in.
 
     Exit status: 0 decisions are made, 1 they are not, 2 the sidecar does not answer.
@@ -27,6 +28,11 @@ def status(address: str | None, timeout: float, *, watch: bool, as_json: bool) -
 
     with connected(address) as channel:
         stub = StatusServiceStub(channel)
+        if patience is not None:
+            wait_for_ready, timeout = True, patience
+            for response in stub.WatchStatus(pb.WatchStatusRequest(), wait_for_ready=wait_for_ready, timeout=timeout):
+                if response.status.serving:
+                    break
         if not watch:
             state = stub.GetStatus(pb.GetStatusRequest(), timeout=timeout).status
             _show(state, as_json=as_json)

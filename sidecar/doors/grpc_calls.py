@@ -96,8 +96,7 @@ def answering(
         context.set_trailing_metadata(((DECISION_ID_KEY, call.decision_id),))
         status, row = "OK", None
         try:
-            if request is _UNREADABLE:
-                raise errors.InvalidRequestError("request", "is not a message of the documented type")
+            _check_readable(request)
             return method(servicer, request, call)
         except errors.TenantgateError as fault:
             row = ERRORS[type(fault)]
@@ -155,26 +154,37 @@ def _call(context: grpc.ServicerContext, default_deadline: float) -> Call:
         if isinstance(value, str):
             metadata.setdefault(key, []).append(value)
     left: float | None = context.time_remaining()
-    deadline = time.monotonic() + (default_deadline if left is None else left)
+    # gRPC tells a call without a deadline by one in the far future
+    if left is None or left > _LONGEST_DEADLINE:
+        left = default_deadline
+    deadline = time.monotonic() + left
     facts = {"request_id": metadata[REQUEST_ID_KEY][0]} if REQUEST_ID_KEY in metadata else {}
     return Call(new_decision_id(), metadata, deadline, facts)
 
 
+_LONGEST_DEADLINE = 365 * 86400.0
+
 _UNREADABLE = object()
 """Stands in for a request whose bytes are no message: gRPC itself would answer INTERNAL, without a reason."""
+
+
+def _check_readable(request: object) -> None:
+    if request is _UNREADABLE:
+        field = "request"
+        raise errors.InvalidRequestError(field, "is not a message of the documented type")
 
 
 class Reading(grpc.ServerInterceptor):
     """Hands bytes that are no message of the documented type on to ``answering``, so that they are the caller's error."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler | None],
+        continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler | None:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Replace the deserializer of our own methods."""
         method = handler_call_details.method
         if method in self._handlers:
@@ -183,13 +193,15 @@ class Reading(grpc.ServerInterceptor):
         if handler is None or handler.unary_unary is None or not method.startswith("/tenantgate."):
             return handler
         reading = grpc.unary_unary_rpc_method_handler(
-            handler.unary_unary, functools.partial(_read_or_mark, handler.request_deserializer), handler.response_serializer
+            handler.unary_unary,
+            functools.partial(_read_or_mark, handler.request_deserializer),
+            handler.response_serializer,
         )
         self._handlers[method] = reading
         return reading
 
 
-def _read_or_mark(read: Callable[[bytes], Any], body: bytes) -> Any:
+def _read_or_mark(read: Any, body: bytes) -> Any:
     try:
         return read(body)
     except DecodeError:
@@ -230,9 +242,10 @@ class Admission(grpc.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Let a call through or refuse it."""
         handler = continuation(handler_call_details)
-        service = handler_call_details.method
-        pool, most = self._pools.get(service, self._pools[""])
-        if handler is None or pool.unfinished < most:
+        method = handler_call_details.method
+        pool, most = self._pools.get(method, self._pools[""])
+        # A sidecar with much to do is well: a health check that it refused would have it restarted.
+        if handler is None or pool.unfinished < most or method.startswith("/grpc.health."):
             return handler
         return grpc.unary_unary_rpc_method_handler(self._refusal(most))
 

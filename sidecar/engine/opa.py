@@ -6,6 +6,7 @@ Source: https://www.openpolicyagent.org/docs/latest/rest-api/#get-a-document-wit
 from __future__ import annotations
 
 import http.client
+import math
 import socket
 import time
 from contextlib import closing
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _HEADERS = {"Content-Type": "application/json"}
 _CHUNK = 65536
+_SHORTEST = 0.001  # seconds; 0 would mean not to wait at all
 
 
 class OpaClient:
@@ -61,22 +63,15 @@ class OpaClient:
         if left <= 0:
             msg = "the deadline passed before OPA was asked"
             raise DeadlineExceededError(msg)
-        timeout = min(left, self._timeout)
-        end = time.monotonic() + timeout
+        end = min(deadline, time.monotonic() + self._timeout)
         try:
-            response = self._pool.urlopen(
-                method,
-                path,
-                body=body,
-                headers=_HEADERS,
-                # A query changes nothing: asking once more on a fresh connection is safe when a kept-alive one turns out dead.
-                retries=urllib3.Retry(total=1, redirect=0, status=0, backoff_factor=0, raise_on_status=False),
-                redirect=False,
-                timeout=urllib3.Timeout(total=timeout),
-                pool_timeout=timeout,  # type: ignore[arg-type]  # a fraction of a second is as good
-                preload_content=False,
-            )
-            return response.status, self._read(response, end)
+            try:
+                return self._exchange(method, path, body, end)
+            except urllib3.exceptions.ProtocolError as fault:
+                # A query changes nothing: asking once more is safe when a kept-alive connection turns out dead.
+                if not isinstance(fault.args[-1], ConnectionError):
+                    raise
+                return self._exchange(method, path, body, end)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError) as fault:
             if time.monotonic() >= deadline:
                 msg = "the deadline passed while OPA was asked"
@@ -84,8 +79,22 @@ class OpaClient:
             msg = f"OPA at {self.address} did not answer: {fault}"
             raise EngineUnavailableError(msg) from fault
 
+    def _exchange(self, method: str, path: str, body: bytes | None, end: float) -> tuple[int, bytes]:
+        timeout = max(end - time.monotonic(), _SHORTEST)
+        response = self._pool.urlopen(
+            method,
+            path,
+            body=body,
+            headers=_HEADERS,
+            retries=False,
+            redirect=False,
+            timeout=urllib3.Timeout(total=timeout),
+            pool_timeout=timeout,  # type: ignore[arg-type]  # a fraction of a second is as good
+            preload_content=False,
+        )
+        return response.status, self._read(response, end)
+
     def _read(self, response: urllib3.BaseHTTPResponse, end: float) -> bytes:
-        # Bounded in size and time, whatever the other side sends: a timeout of the socket alone begins anew with every byte.
         read = bytearray()
         with closing(response):  # a connection whose answer was read to the end is back in the pool by then
             while chunk := response.read1(_CHUNK):
@@ -99,6 +108,36 @@ class OpaClient:
         return bytes(read)
 
 
+class _BoundedSocket(socket.socket):
+    """A socket whose timeout bounds all that is received until it is set anew.
+
+    A timeout as sockets have it begins anew with every byte, so that a trickle would hold a thread for as long as it lasts.
+    """
+
+    _end = math.inf
+
+    def settimeout(self, value: float | None) -> None:
+        self._end = math.inf if value is None else time.monotonic() + value
+        super().settimeout(value)
+
+    def recv_into(self, *arguments: Any) -> int:
+        if self._end < math.inf:
+            left = self._end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            super().settimeout(left)
+        return super().recv_into(*arguments)
+
+
+class _Connection(HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _BoundedSocket(fileno=super()._new_conn().detach())
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
 class _UnixConnection(HTTPConnection):
     """A connection to the Unix socket at ``unix_path``, whatever host the URL names."""
 
@@ -107,14 +146,16 @@ class _UnixConnection(HTTPConnection):
         self._unix_path = unix_path
 
     def _new_conn(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection = _BoundedSocket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             if isinstance(self.timeout, int | float):
                 connection.settimeout(self.timeout)
             connection.connect(self._unix_path)
         except OSError as fault:
             connection.close()
-            raise urllib3.exceptions.NewConnectionError(self, f"{self._unix_path}: {fault.strerror or fault}") from fault
+            raise urllib3.exceptions.NewConnectionError(
+                self, f"{self._unix_path}: {fault.strerror or fault}"
+            ) from fault
         return connection
 
 
@@ -131,4 +172,4 @@ def _pool(address: str, connections: int) -> HTTPConnectionPool:
     if url.scheme != "http" or not url.hostname:
         msg = f"opa.address: {address!r} is neither unix:PATH nor http://HOST:PORT"
         raise SettingsError(msg)
-    return HTTPConnectionPool(url.hostname, url.port or 8181, **arguments)
+    return _Pool(url.hostname, url.port or 8181, **arguments)

@@ -44,11 +44,19 @@ class EmbeddedOpa:
     ``on_exit`` is called from the supervising thread whenever the process ends by itself.
     """
 
-    def __init__(self, binary: Path, bundle: Path, state_dir: Path, on_exit: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        bundle: Path,
+        state_dir: Path,
+        *,
+        decision_log: bool = False,
+        on_exit: Callable[[], None] = lambda: None,
+    ) -> None:
         self.socket = state_dir / "opa.sock"
         self._binary = binary
         self._config = state_dir / "opa.yaml"
-        self._config.write_text(opa_config(bundle))
+        self._config.write_text(opa_config(bundle, decision_log=decision_log))
         self._config.chmod(0o600)
         self._on_exit = on_exit
         self._process: subprocess.Popen[str] | None = None
@@ -140,9 +148,13 @@ class EmbeddedOpa:
             record.pop("time", None)
         except (ValueError, KeyError, AttributeError):
             level, message, record = "error", line, {}
-        if level in {"warning", "error", "fatal", "panic"}:
+        if message == "Decision Log":
+            log.info("opa_decision", **{f"opa_{name}": value for name, value in record.items()})
+        elif level == "warning":
+            log.info("opa", message=message)
+        elif level in {"error", "fatal", "panic"}:
             self._last_lines.append(f"{message} {record or ''}".strip())
-            log.warning("opa", level_of_opa=level, message=message, **{f"opa_{k}": v for k, v in record.items()})
+            log.warning("opa", message=message, **{f"opa_{name}": value for name, value in record.items()})
 
 
 def wait_until_ready(probe: Callable[[float], object], opa: EmbeddedOpa | None, timeout: float) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from sidecar import translate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sidecar.gen.tenantgate.v1.decision_pb2 import Identity as IdentityMessage
     from sidecar.model import Identity
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class IdentitySource(Protocol):
     """What turns the identity that a request states, and the metadata that came with it, into the one that counts."""
 
-    def establish(self, stated: IdentityMessage, metadata: Mapping[str, str]) -> Identity:
+    def establish(self, stated: IdentityMessage, metadata: Mapping[str, Sequence[str]]) -> Identity:
         """Establish who is asking. Raises ``InvalidRequestError`` or ``UnauthenticatedError``."""
 
 
@@ -31,7 +31,6 @@ class Asserted:
         self._tenant_header = tenant_header
         self._limits = limits
 
-    def establish(self, stated: IdentityMessage, metadata: Mapping[str, str]) -> Identity:
+    def establish(self, stated: IdentityMessage, metadata: Mapping[str, Sequence[str]]) -> Identity:
         """Establish who is asking. Raises ``InvalidRequestError``."""
-        named = [metadata[self._tenant_header]] if self._tenant_header in metadata else []
-        return translate.identity_from(stated, named, self._limits)
+        return translate.identity_from(stated, metadata.get(self._tenant_header, ()), self._limits)

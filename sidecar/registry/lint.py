@@ -21,7 +21,7 @@ from msgspec import UNSET, Struct
 from sidecar.registry import globs, items
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from sidecar.model import Json
 
@@ -31,7 +31,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Finding(Struct, frozen=True):
-    """One oddity: where it is, and what to do about it. The ids are empty where it is about no one policy or rule."""
+    """One oddity: where it is, and what to do about it. An id is empty where it is not about one tenant, policy or rule."""
 
     severity: Severity
     code: str
@@ -78,12 +78,19 @@ def lint_tenant(tenant_id: str, records: items.TenantRecords, shared: Catalogue,
             yield Finding(severity, code, tenant_id, f"tenant {tenant_id!r}: {message}", policy_id, rule_id)
 
 
-def lint_attributes(entry: items.Entry, item: dict[str, Json]) -> Iterator[Finding]:
-    """Find the attributes of an item that its kind does not have. The item itself is gone once it is a record."""
-    for name in items.unknown_attributes(item, entry.kind):
-        message = f"{items.item_name(item)}: the attribute {name!r} is unknown and ignored; correct or remove it"
-        policy_id = entry.id if entry.kind == "POLICY" else ""
-        yield Finding("warning", "UNKNOWN_ATTRIBUTE", entry.tenant, message, policy_id)
+def lint_malformed(faults: Iterable[str], attributes: Mapping[str, int]) -> Iterator[Finding]:
+    """Report what was odd about items while they were read, since it is gone once they are records.
+
+    ``faults`` say what is wrong with malformed items; ``attributes`` counts those that are unknown, as ``KIND.name``.
+    """
+    for fault in faults:
+        yield Finding("error", "MALFORMED_ITEM", "", fault)
+    for attribute, number in sorted(attributes.items()):
+        kind, _, name = attribute.partition(".")
+        message = (
+            f"{number} {kind} items have an attribute {name!r}, which is unknown and ignored; correct or remove it"
+        )
+        yield Finding("warning", "UNKNOWN_ATTRIBUTE", "", message)
 
 
 class _Oddity(NamedTuple):
@@ -242,7 +249,7 @@ class _Denials:
         """List the DENY rules that are about all that an id or glob accepts, in order."""
         known = self._covering.get((resource_type, resource))
         if known is None:
-            begins = (resource[:n] for n in self._lengths.get(resource_type, ()) if n <= len(resource))
+            begins = (resource[:n] for n in self._lengths.get(resource_type, ()))
             known = self._covering[resource_type, resource] = sorted(
                 {
                     row

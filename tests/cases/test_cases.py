@@ -41,7 +41,7 @@ CASES = [pytest.param(file, case, id=f"{file.name}: {case.name}") for file in FI
 def question(file: CaseFile, case: Case) -> Question:
     """Translate a case as the native door does."""
     limits = file.settings.request_limits
-    metadata = {"x-tenant-id": case.tenant_header} if case.tenant_header is not None else {}
+    metadata = {"x-tenant-id": [case.tenant_header]} if case.tenant_header is not None else {}
     identity = Asserted("x-tenant-id", limits).establish(case.request.identity, metadata)
     return translate.authorize_question(case.request, identity, limits)
 

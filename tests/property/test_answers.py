@@ -26,7 +26,12 @@ GOOD: dict[str, Any] = {
 }
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5) | st.sampled_from(CODES),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5)
+    | st.sampled_from(CODES),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
@@ -35,7 +40,11 @@ statuses = st.sampled_from([200, 200, 200, 204, 302, 400, 404, 500, 503])
 
 @given(statuses, st.binary(max_size=200) | json_values.map(lambda v: json.dumps(v).encode()))
 def test_any_bytes_give_a_decision_or_a_named_error(status: int, body: bytes) -> None:
-    for read in (lambda: decision_answer(status, body), lambda: batch_answer(status, body, 1), lambda: tools_answer(status, body, 1)):
+    for read in (
+        lambda: decision_answer(status, body),
+        lambda: batch_answer(status, body, 1),
+        lambda: tools_answer(status, body, 1),
+    ):
         with suppress(EngineError):
             read()
 

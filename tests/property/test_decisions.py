@@ -55,7 +55,13 @@ def with_rules(registry: Registry, policy: dict[str, Any], new_rules: list[Any])
 
 def verdict(decision: Decision) -> tuple[Any, ...]:
     """What of a decision does not hang on how rules are ordered."""
-    return decision.effect, decision.code, sorted(map(repr, decision.obligations)), decision.depends_on, decision.valid_until
+    return (
+        decision.effect,
+        decision.code,
+        sorted(map(repr, decision.obligations)),
+        decision.depends_on,
+        decision.valid_until,
+    )
 
 
 @thorough
@@ -94,7 +100,10 @@ def test_the_order_of_rules_policies_and_items_changes_nothing(
     policy_opa: PolicyOpa, registry: Registry, question: Question, random: Any
 ) -> None:
     before = decide(policy_opa, registry, question)
-    shuffled = [{**item, "rules": random.sample(item["rules"], len(item["rules"]))} if "rules" in item else item for item in registry]
+    shuffled = [
+        {**item, "rules": random.sample(item["rules"], len(item["rules"]))} if "rules" in item else item
+        for item in registry
+    ]
     random.shuffle(shuffled)
     assert verdict(decide(policy_opa, shuffled, question)) == verdict(before)
 

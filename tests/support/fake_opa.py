@@ -44,7 +44,8 @@ class Query(NamedTuple):
     @property
     def is_probe(self) -> bool:
         """Whether it is the question that the sidecar asks by itself."""
-        return self.input["tenant"]["id"] == ""
+        tenant: str = self.input["tenant"]["id"]
+        return tenant == ""
 
 
 class HangUp(Exception):  # noqa: N818 - not an error, an instruction

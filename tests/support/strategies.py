@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from sidecar.model import Action, Actor, Identity, Item, Principal, Question, Resource, Subject, Tenant
 
@@ -21,6 +22,11 @@ VALUES = [0, 1, 2.5, "", "a", "ab", True, None, ["a"], ["a", 1], {"k": 1}]
 
 arguments = st.dictionaries(st.sampled_from(["x", "y"]), st.sampled_from(VALUES), max_size=2)
 values = st.sampled_from(VALUES)
+
+
+def mostly(usual: Any, *rare: Any, weight: int = 8) -> st.SearchStrategy[Any]:
+    """Choose the usual value, or now and then a rare one: what is asked must often get past the first rows of the table."""
+    return st.sampled_from([usual] * weight + list(rare))
 
 
 def some(pool: list[Any], least: int = 0) -> st.SearchStrategy[list[Any]]:
@@ -60,7 +66,7 @@ def rules(draw: st.DrawFn, effects: tuple[str, ...] = ("ALLOW", "ALLOW", "DENY")
     """Make a rule that the compiler accepts. It has no id, so that its place gives it one."""
     rule: dict[str, Any] = {
         "effect": draw(st.sampled_from(effects)),
-        "resourceType": draw(st.sampled_from(TYPES)),
+        "resourceType": draw(mostly(*TYPES)),
         "resources": draw(some(IDS + GLOBS, 1)),
     }
     narrowing: dict[str, st.SearchStrategy[Any]] = {
@@ -74,7 +80,7 @@ def rules(draw: st.DrawFn, effects: tuple[str, ...] = ("ALLOW", "ALLOW", "DENY")
         "notBefore": st.sampled_from(["2020-01-01T00:00:00Z", "2090-01-01T00:00:00Z"]),
         "conditions": st.lists(conditions(), min_size=1, max_size=2),
     }
-    for name in draw(st.lists(st.sampled_from([*narrowing, "conditions"]), max_size=2, unique=True)):
+    for name in draw(st.lists(mostly("conditions", *narrowing, weight=6), max_size=2, unique=True)):
         rule[name] = draw(narrowing[name])
     if rule["effect"] == "ALLOW" and draw(st.integers(0, 3)) == 0:
         rule["obligations"] = [{"type": kind} for kind in draw(some(OBLIGATIONS, 1))]
@@ -89,8 +95,8 @@ def tenants(draw: st.DrawFn, tenant: str) -> list[dict[str, Any]]:
         {
             "pk": pk,
             "sk": "TENANT",
-            "status": draw(st.sampled_from(["ACTIVE", "ACTIVE", "ACTIVE", "SUSPENDED"])),
-            "membership": draw(st.sampled_from(["OPTIONAL", "OPTIONAL", "REQUIRED"])),
+            "status": draw(mostly("ACTIVE", "SUSPENDED", weight=15)),
+            "membership": draw(mostly("OPTIONAL", "REQUIRED", weight=4)),
         }
     ]
     for policy in draw(some(["p1", "p2"], 1)):
@@ -98,62 +104,70 @@ def tenants(draw: st.DrawFn, tenant: str) -> list[dict[str, Any]]:
             {
                 "pk": pk,
                 "sk": f"POLICY#{policy}",
-                "assignment": draw(st.sampled_from(["TENANT", "TENANT", "MEMBERS"])),
-                "rules": draw(st.lists(rules(), max_size=4)),
+                "assignment": draw(mostly("TENANT", "MEMBERS", weight=4)),
+                "rules": draw(st.lists(rules(), min_size=1, max_size=4)),
             }
         )
-    for user in draw(some(USERS[:2])):
+    for user in draw(mostly(USERS[:2], USERS[:1], [])):
         items.append(
             {
                 "pk": pk,
                 "sk": f"USER#{user}",
                 "roles": draw(some(ROLES)),
                 "policyIds": draw(some(["p1", "p2"])),
-                "status": draw(st.sampled_from(["ACTIVE", "ACTIVE", "SUSPENDED"])),
+                "status": draw(mostly("ACTIVE", "SUSPENDED")),
                 "attributes": draw(arguments),
             }
         )
-    if draw(st.booleans()):
-        for agent in draw(some(AGENTS, 1)):
-            items.append(
-                {
-                    "pk": pk,
-                    "sk": f"AGENT#{agent}",
-                    "scopes": draw(some(SCOPES)),
-                    "status": draw(st.sampled_from(["ACTIVE", "ACTIVE", "SUSPENDED"])),
-                }
-            )
+    for agent in draw(mostly([], AGENTS, AGENTS[:2], weight=2)):
+        items.append(
+            {
+                "pk": pk,
+                "sk": f"AGENT#{agent}",
+                "scopes": draw(mostly(SCOPES, SCOPES[:1], [], weight=6)),
+                "status": draw(mostly("ACTIVE", "SUSPENDED")),
+            }
+        )
     for resource in draw(some(IDS)):
         items.append({"pk": pk, "sk": f"RESOURCE#TOOL#{resource}", "access": draw(st.sampled_from(["READ", "WRITE"]))})
     return items
 
 
-registries = st.tuples(*(tenants(tenant) for tenant in TENANTS[:2])).map(lambda parts: [i for part in parts for i in part])
+registries = st.tuples(*(tenants(tenant) for tenant in TENANTS[:2])).map(
+    lambda parts: [i for part in parts for i in part]
+)
 
 identities = st.builds(
     Identity,
-    tenant=st.builds(Tenant, st.sampled_from([*TENANTS[:1] * 3, *TENANTS])),
-    principal=st.builds(Principal, st.sampled_from([*AGENTS, *AGENTS, "", "alice"])),
+    tenant=st.builds(Tenant, mostly(*TENANTS, weight=15)),
+    principal=st.builds(Principal, st.sampled_from([*AGENTS * 5, "", "alice"])),
     subject=st.builds(
-        Subject, st.sampled_from(USERS), some(ROLES).map(tuple), st.dictionaries(st.just("x"), values, max_size=1)
+        Subject,
+        st.sampled_from(USERS[:2] * 5 + USERS),
+        some(ROLES).map(tuple),
+        st.dictionaries(st.just("x"), values, max_size=1),
     ),
-    delegation=st.lists(
-        st.builds(Actor, st.sampled_from(AGENTS), some(SCOPES).map(tuple)), max_size=2
-    ).map(tuple),
-    scopes=some(SCOPES).map(tuple),
+    delegation=st.one_of(
+        st.just(()),
+        st.just(()),
+        st.lists(
+            st.builds(Actor, st.sampled_from(AGENTS), mostly(UNSET, tuple(SCOPES), ("x",), weight=2)), max_size=2
+        ).map(tuple),
+    ),
+    scopes=mostly(tuple(SCOPES), (), ("tools:read",), weight=6),
 )
 
 items = st.builds(
     Item,
     resource=st.builds(
-        Resource, st.sampled_from(TYPES), st.sampled_from(IDS), st.dictionaries(st.just("x"), values, max_size=1)
+        Resource, mostly(*TYPES), st.sampled_from(IDS), st.dictionaries(st.just("x"), values, max_size=1)
     ),
-    action=st.builds(Action, st.sampled_from(["invoke", "read"])),
+    action=st.builds(Action, mostly("invoke", "read", weight=4)),
     context=st.dictionaries(st.just("x"), values, max_size=1),
     arguments=arguments,
 )
 
-accepts = some(OBLIGATIONS).map(tuple)
+accepts = mostly(tuple(OBLIGATIONS), ("LOG",), (), weight=2)
 
 
 def questions(how_many: int = 1) -> st.SearchStrategy[Question]:

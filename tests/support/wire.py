@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from google.protobuf.struct_pb2 import Struct
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2_grpc
 from grpc_status import rpc_status
 
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as pb
@@ -46,10 +48,12 @@ def resource(resource_id: str = ORDER_LOOKUP, resource_type: str = "TOOL") -> de
     return decision_pb2.Resource(type=resource_type, id=resource_id)
 
 
-def question(resource_id: str = ORDER_LOOKUP, arguments: dict[str, Any] | None = None, **fields: Any) -> pb.AuthorizeRequest:
+def question(resource_id: str = ORDER_LOOKUP, arguments: Any = None, **fields: Any) -> pb.AuthorizeRequest:
     """Ask about a tool. ``fields`` are further fields of the request, and override the others."""
     request = pb.AuthorizeRequest(**({"identity": identity(), "resource": resource(resource_id)} | fields))
-    if arguments is not None:
+    if isinstance(arguments, Struct):
+        request.arguments.CopyFrom(arguments)
+    elif arguments is not None:
         request.arguments.update(arguments)
     return request
 
@@ -57,24 +61,36 @@ def question(resource_id: str = ORDER_LOOKUP, arguments: dict[str, Any] | None =
 def batch(*resource_ids: str, **fields: Any) -> pb.BatchAuthorizeRequest:
     """Ask about several tools at once."""
     items = [pb.BatchAuthorizeItem(resource=resource(resource_id)) for resource_id in resource_ids]
-    return pb.BatchAuthorizeRequest(**({"identity": identity(), "items": items} | fields))
+    given: dict[str, Any] = {"identity": identity(), "items": items} | fields
+    return pb.BatchAuthorizeRequest(**given)
 
 
 def tools(*resource_ids: str, **fields: Any) -> pb.FilterToolsRequest:
     """Ask which tools may be called at all."""
     listed = [decision_pb2.Resource(id=resource_id) for resource_id in resource_ids]
-    return pb.FilterToolsRequest(**({"identity": identity(), "tools": listed} | fields))
+    given: dict[str, Any] = {"identity": identity(), "tools": listed} | fields
+    return pb.FilterToolsRequest(**given)
 
 
-def authorize(channel: grpc.Channel, request: pb.AuthorizeRequest | None = None, **options: Any) -> decision_pb2.Decision:
+def authorize(
+    channel: grpc.Channel, request: pb.AuthorizeRequest | None = None, **options: Any
+) -> decision_pb2.Decision:
     """Call Authorize, and give the decision."""
     stub = AuthorizationServiceStub(channel)
-    return stub.Authorize(request or question(), **({"timeout": DEADLINE} | options)).decision
+    response: pb.AuthorizeResponse = stub.Authorize(request or question(), **({"timeout": DEADLINE} | options))
+    return response.decision
 
 
 def get_status(channel: grpc.Channel) -> status_service_pb2.Status:
     """Call GetStatus."""
-    return StatusServiceStub(channel).GetStatus(status_service_pb2.GetStatusRequest(), timeout=DEADLINE).status
+    request = status_service_pb2.GetStatusRequest()
+    response: status_service_pb2.GetStatusResponse = StatusServiceStub(channel).GetStatus(request, timeout=DEADLINE)
+    return response.status
+
+
+def health(channel: grpc.Channel) -> Any:
+    """Give the stub of ``grpc.health.v1``, whose types do not tell its methods."""
+    return health_pb2_grpc.HealthStub(channel)
 
 
 def failure(call: Callable[[], Any]) -> grpc.RpcError:

@@ -15,7 +15,7 @@ test_decision if {
 		"revision": "20260102T030405Z-0123456789ab",
 		"as_of": 1767323045000000,
 		"max_staleness_seconds": 900,
-		"depends_on": [],
+		"depends_on": set(),
 	}
 }
 
@@ -35,6 +35,8 @@ test_tenants_are_kept_apart[name] if {
 test_no_decision_without[name] if {
 	some name, [compiled, asked] in {
 		"a registry": [{}, testing.request],
+		"a list of extensions": [json.remove(testing.registry, ["/meta/extensions"]), testing.request],
+		"a revision": [json.remove(testing.registry, ["/meta/revision"]), testing.request],
 		"a request": [testing.registry, {}],
 	}
 	not testing.decide_under(compiled, asked)

@@ -8,6 +8,9 @@ package tenantgate.batch
 import data.tenantgate.decision as table
 
 # METADATA
-# description: The decision on each item, in the order of the items.
+# description: The decision on each item, in the order of the items; undefined where one of them is malformed.
 # entrypoint: true
-decisions := [table.decide(item) | some item in input.items]
+decisions := answers if {
+	answers := [table.decide(item) | some item in input.items]
+	count(answers) == count(input.items)
+}

@@ -17,8 +17,8 @@ import data.tenantgate.registry
 #   What became of the condition for the item: HOLDS, FAILS, UNEVALUABLE, or UNDECIDED when it is about arguments and the item
 #   has none to look at yet.
 outcome(condition, item) := "UNDECIDED" if {
-	on_arguments(condition)
 	not item.arguments
+	on_arguments(condition)
 } else := _word[result] if {
 	result := _compare(condition.op, condition, _value(condition, item), _expected(condition, item))
 } else := "UNEVALUABLE"
@@ -37,7 +37,7 @@ in_words(condition) := sprintf("%s %s %s", [condition.path, condition.op, json.m
 
 in_words(condition) := sprintf("%s %s the value of %s", [condition.path, condition.op, condition.from.path])
 
-in_words(condition) := sprintf("%s %s", [condition.path, condition.op]) if condition.op in _unary
+in_words(condition) := sprintf("%s %s", [condition.path, condition.op]) if condition.op in {"absent", "exists"}
 
 # METADATA
 # description: The condition as the explanation shows it, with what it expected and what it found, where these are known.
@@ -57,30 +57,32 @@ _known(side, item) := value if {
 # A set is no JSON value, so it cannot be confused with one.
 _missing := {"missing"}
 
-_value(side, item) := _first_found([object.get(_root(side.root, item), tokens, _missing) | some tokens in side.tokens])
-
-# A numeric token of a path is an object's key or an array's index: the compiler lists the readings.
-_first_found(found) := found[0] if {
-	count(found) == 1
-} else := value if {
-	value := [v | some v in found; v != _missing][0]
+# A numeric token of a path is an object's key or an array's index: where there are any, the compiler lists all readings.
+_value(side, item) := object.get(item[side.root], side.tokens[0], _missing) if {
+	side.root in _roots_of_the_item
+	count(side.tokens) == 1
+} else := found[0] if {
+	found := [value |
+		some tokens in side.tokens
+		value := object.get(_root(side.root, item), tokens, _missing)
+		value != _missing
+	]
 } else := _missing
 
-_expected(condition, _) := condition.value
+_expected(condition, item) := value if {
+	value := condition.value
+} else := _value(condition.from, item) if {
+	condition.from
+} else := _missing
 
-_expected(condition, item) := _value(condition.from, item)
+_roots_of_the_item := {"action", "arguments", "context"}
 
-_expected(condition, _) := _missing if condition.op in _unary
+_root(name, item) := item[name] if name in _roots_of_the_item
 
-_unary := {"absent", "exists"}
-
-_root("arguments", item) := item.arguments
-
-_root("context", item) := item.context
-
-_root("action", item) := item.action
-
-_root("resource", item) := object.union(item.resource, {"attributes": _attributes(item.resource)})
+_root("resource", item) := object.union(
+	object.remove(item.resource, ["attributes"]),
+	{"attributes": _attributes(item.resource)},
+)
 
 _root("subject", _) := identity.subject
 
@@ -138,11 +140,11 @@ _strings(actual, expected) if {
 	is_string(expected)
 }
 
-_ordered(actual, expected) if _strings(actual, expected)
-
 _ordered(actual, expected) if {
 	is_number(actual)
 	is_number(expected)
+} else if {
+	_strings(actual, expected)
 }
 
 _regex(condition, _) := condition.regex

@@ -241,6 +241,22 @@ test_paths[name] if {
 	outcome == "HOLDS"
 }
 
+test_paths_of_a_resource_that_is_not_catalogued[path] if {
+	some path, outcome in {"/resource/id": "HOLDS", "/resource/attributes/owner": "UNEVALUABLE"}
+	item := {"resource": {"type": "TOOL", "id": "x", "properties": {}, "attributes": {"owner": "x"}}}
+	actual := conditions.outcome(testing.condition(path, "eq", "x"), item) with data.registry.base as testing.registry
+		with input as testing.request
+	actual == outcome
+}
+
+test_attributes_that_the_caller_makes_up if {
+	item := {"resource": {"type": "TOOL", "id": "agent:tool:order-lookup", "attributes": {"tier": "x"}}}
+	condition := testing.condition("/resource/attributes/tier", "eq", "x")
+	outcome := conditions.outcome(condition, item) with data.registry.base as testing.registry
+		with input as testing.request
+	outcome == "UNEVALUABLE"
+}
+
 test_paths_that_lead_nowhere[path] if {
 	some path in [
 		"/resource/attributes/owner",

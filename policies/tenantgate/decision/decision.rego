@@ -13,100 +13,77 @@ import data.tenantgate.registry
 import data.tenantgate.rules
 
 # METADATA
-# description: The decision on one item.
+# description: |
+#   The decision on one item; undefined for an item that lacks what the rules look at. A row denies unless it is ALLOWED, which
+#   alone says otherwise.
 decide(item) := object.union_n([
+	{"effect": "DENY", "depends_on": (parts_read | parts_read_by_extensions)},
 	row,
-	{
-		"effect": _effect[row.code],
-		"revision": registry.revision,
-		"as_of": registry.as_of,
-		"depends_on": [part | some part in depends_on(item, weighed)],
-	},
-	{"valid_until": bound | bound := rules.valid_until(weighed)},
-	{"max_staleness_seconds": bound | bound := registry.max_staleness_seconds},
+	registry.state,
+	{"valid_until": min(turns) | turns != []},
 	{"explanation": _explanation(item, weighed, rows) | input.explain},
 ]) if {
-	weighed := weigh(item)
-	rows := array.concat(identity.denials, _item_rows(item, weighed))
+	item.action.name
+	item.arguments
+	weighed := rules.weigh(item)
+	rows := array.concat(identity.denials, array.concat(denials(item, weighed), [last_row(item, weighed)]))
 	row := rows[0]
+
+	# a later request that differs in other parts only is decided alike
+	parts_read := {part | some w in weighed; some part in w.rule.reads}
+	parts_read_by_extensions := {part |
+		some name in registry.meta.extensions
+		identity.looks_at_item
+		extensions.decidable(name, item)
+		some part in extensions.depends_on(name)
+	}
+
+	# the moments to come at which the passing of time alone may change the decision
+	turns := [turn | some w in weighed; some key in ["not_before", "not_after"]; turn := w.rule[key]; turn > input.time]
 }
-
-# METADATA
-# description: |
-#   The rules that are looked at: none when the identity rows deny already, unless the caller wants all that applies.
-weigh(item) := [] if {
-	count(identity.denials) > 0
-	not input.explain
-} else := rules.weigh(item)
-
-# ALLOWED is the only row that allows.
-_effect[code] := "DENY" if some code in _denial_codes
-
-_effect["ALLOWED"] := "ALLOW"
-
-_denial_codes := {
-	"CONDITION_NOT_MET",
-	"DELEGATION_INVALID",
-	"DENIED_BY_RULE",
-	"IMPERSONATION",
-	"NO_MATCHING_RULE",
-	"OBLIGATION_UNSUPPORTED",
-	"SCOPE_INSUFFICIENT",
-	"SUBJECT_NOT_MEMBER",
-	"TENANT_MISMATCH",
-	"TENANT_SUSPENDED",
-	"TENANT_UNKNOWN",
-}
-
-# The rows about the item, in the order of the table; there is always one.
-_item_rows(item, weighed) := array.concat(denials(item, weighed), [last_row(item, weighed)])
 
 # METADATA
 # description: The rows that deny the item whatever the ALLOW rules say.
-denials(item, weighed) := array.flatten([
-	[denied_by_rule(rule) | some rule in rules.with_verdict(weighed, "DENY", "APPLIES")],
-	[denied_by_extension(name, reason) |
-		count(identity.denials) == 0
-		some name in extensions.names
-		extensions.decidable(name, item)
-		some reason in extensions.reasons(name, item)
-	],
-	[row | row := _scope_insufficient(item)],
-])
+denials(item, weighed) := array.concat(
+	[denied_by_rule(w.rule) | some w in weighed; w.verdict == "APPLIES"; w.rule.effect == "DENY"],
+	array.concat(
+		[denied_by_extension(name, reason) |
+			some name in registry.meta.extensions
+			identity.looks_at_item
+			extensions.decidable(name, item)
+			some reason in extensions.reasons(name, item)
+		],
+		[row | row := _scope_insufficient(item)],
+	),
+)
 
 # METADATA
 # description: The row that is reached when nothing else denies.
 last_row(item, weighed) := by_obligations(allowing) if {
-	allowing := rules.with_verdict(weighed, "ALLOW", "APPLIES")
-	count(allowing) > 0
+	allowing := [w.rule | some w in weighed; w.verdict == "APPLIES"; w.rule.effect == "ALLOW"]
+	allowing != []
 } else := condition_not_met(rule, item) if {
 	rule := rules.with_verdict(weighed, "ALLOW", "CONDITIONS_FAIL")[0]
 } else := no_matching_rule(item)
 
 # METADATA
 # description: |
-#   ALLOWED by the first of the rules that allow, or OBLIGATION_UNSUPPORTED by the first that demands what the caller cannot do.
-by_obligations(allowing) := object.union(_naming(rule), {"code": "OBLIGATION_UNSUPPORTED", "reason": reason}) if {
+#   ALLOWED by the first of the rules that allow, with the obligations of them all, each once; or OBLIGATION_UNSUPPORTED by the
+#   first that demands what the caller cannot do.
+by_obligations(allowing) := {
+	"effect": "ALLOW",
+	"code": "ALLOWED",
+	"policy_id": allowing[0].policy,
+	"rule_id": allowing[0].id,
+	"reason": allowing[0].reason,
+	"obligations": [o | some i, o in demanded; not o in array.slice(demanded, 0, i)],
+} if {
+	demanded := [o | some rule in allowing; some o in rule.obligations]
+	{o.type | some o in demanded} - {type | some type in input.accepts} == set()
+} else := object.union(_naming(rule), {"code": "OBLIGATION_UNSUPPORTED", "reason": reason}) if {
 	rule := [r | some r in allowing; not obligations_accepted(r)][0]
 	unsupported := {o.type | some o in rule.obligations} - {type | some type in input.accepts}
 	reason := sprintf("the caller does not say that it carries out %s", [concat(", ", unsupported)])
-} else := object.union(_naming(rule), {
-	"code": "ALLOWED",
-	"reason": _reason(rule, "allowed"),
-	"obligations": obligations(allowing),
-}) if {
-	rule := allowing[0]
-}
-
-# METADATA
-# description: What the caller must do if it goes on, by every rule that allows it, each once.
-obligations(allowing) := [o |
-	some i, o in all
-	every earlier in array.slice(all, 0, i) {
-		earlier != o
-	}
-] if {
-	all := [o | some rule in allowing; some o in rule.obligations]
 }
 
 # METADATA
@@ -121,7 +98,7 @@ obligations_accepted(rule) if not rule.obligations
 
 # METADATA
 # description: DENIED_BY_RULE, with the rule's own reason.
-denied_by_rule(rule) := object.union(_naming(rule), {"code": "DENIED_BY_RULE", "reason": _reason(rule, "denied")})
+denied_by_rule(rule) := object.union(_naming(rule), {"code": "DENIED_BY_RULE", "reason": rule.reason})
 
 # METADATA
 # description: DENIED_BY_RULE, by an extension.
@@ -146,29 +123,15 @@ condition_not_met(rule, item) := object.union(_naming(rule), {"code": "CONDITION
 # SCOPE_INSUFFICIENT, unless the resource needs no scope or the effective scopes grant the access it needs.
 _scope_insufficient(item) := {"code": "SCOPE_INSUFFICIENT", "reason": reason} if {
 	access := registry.resource(item.resource.type, item.resource.id).access
-	granting := {scope | some scope in input.settings.scopes[access]}
-	count(granting & identity.effective_scopes) == 0
+	{scope | some scope in input.settings.scopes[access]; scope in identity.effective_scopes} == set()
 	reason := sprintf("%s access needs one of the scopes %s; effective are: %s", [
 		access,
-		concat(", ", granting),
+		concat(", ", {scope | some scope in input.settings.scopes[access]}),
 		concat(", ", identity.effective_scopes),
 	])
 }
 
-# METADATA
-# description: The parts of the request that the decision on the item depended on.
-depends_on(item, weighed) := rules.depends_on(weighed) | {part |
-	count(identity.denials) == 0
-	some name in extensions.names
-	extensions.decidable(name, item)
-	some part in extensions.depends_on(name)
-}
-
 _naming(rule) := {"policy_id": rule.policy, "rule_id": rule.id}
-
-_reason(rule, _) := rule.reason
-
-_reason(rule, verb) := sprintf("%s by rule %q of policy %q", [verb, rule.id, rule.policy]) if not rule.reason
 
 _explanation(item, weighed, rows) := {
 	"codes": [object.filter(row, ["code", "reason", "policy_id", "rule_id"]) | some row in rows],

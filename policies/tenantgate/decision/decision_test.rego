@@ -262,7 +262,8 @@ test_scopes[name] if {
 	}
 	compiled := testing.registry_with("globex", {
 		"rules": [_allow],
-		"globs": {"TOOL": {"lengths": [11], "under": {"agent:tool:": [{"rule": 0}]}}},
+		"terms": {"lengths": {"TOOL": [11]}},
+		"globs": {"TOOL": {"agent:tool:": [{"rule": 0}]}},
 		"resources": {"TOOL": resources},
 	})
 	asked := testing.request_with({"resource": {"id": sprintf("agent:tool:%s", [id])}, "scopes": scopes})
@@ -455,8 +456,6 @@ test_no_decision_on_a_malformed_request[path] if {
 		"/delegation",
 		"/scopes",
 		"/time",
-		"/settings/delegation/check",
-		"/settings/delegation/max_depth",
 		"/resource",
 		"/resource/type",
 		"/resource/id",

@@ -1,16 +1,11 @@
 # METADATA
 # title: Extensions
 # description: |
-#   The customer's own Rego, in packages `custom.<name>` that the bundle lists. Each defines a set `deny` of reasons and may declare
-#   `depends_on`, the parts of the request that it reads. It can only add reasons to deny: nothing else of it is looked at.
+#   The customer's own Rego, in packages `custom.<name>` that the bundle lists. Each defines a set `deny` of reasons and may
+#   declare `depends_on`, the parts of the request that it reads. It can only add reasons to deny: nothing else of it is looked at.
 # schemas:
 #   - input: schema.input
-#   - data.registry.base: schema.registry
 package tenantgate.extensions
-
-# METADATA
-# description: The packages, in the order of their names.
-names := data.registry.base.meta.extensions
 
 # METADATA
 # description: The reasons that an extension has to deny the item. One that cannot be evaluated denies.
@@ -21,9 +16,10 @@ reasons(name, item) := [sprintf("%v", [reason]) | some reason in denied] if {
 
 # METADATA
 # description: |
-#   The parts of the request that an extension reads: all of them, and the time, unless it says otherwise.
+#   The parts of the request that an extension reads: all of them, and the time, unless it lists others.
 depends_on(name) := {part | some part in declared} if {
 	declared := data.custom[name].depends_on
+	type_name(declared) in {"array", "set"}
 } else := {"action.properties", "arguments", "context", "resource.properties", "subject.properties", "time"}
 
 # METADATA

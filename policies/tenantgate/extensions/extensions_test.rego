@@ -88,7 +88,7 @@ test_refused_before[name] if {
 	decision := _decide(custom, ["x"], {"explain": explain, "principal": {"id": ""}})
 	decision.code == "IMPERSONATION"
 	[finding.code | some finding in object.get(decision, ["explanation", "codes"], [])] == codes
-	decision.depends_on == parts
+	decision.depends_on == {part | some part in parts}
 }
 
 _everything := ["action.properties", "arguments", "context", "resource.properties", "subject.properties", "time"]
@@ -109,7 +109,7 @@ test_depends_on[name] if {
 			["context", "time"],
 		],
 	}
-	_decide(custom, names, {}).depends_on == parts
+	_decide(custom, names, {}).depends_on == {part | some part in parts}
 }
 
 test_with_open_arguments[name] if {

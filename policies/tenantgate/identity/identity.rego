@@ -15,35 +15,34 @@ subject := {
 	"id": input.subject.id,
 	"roles": [role | some role in roles],
 	"properties": object.get(input.subject, "properties", {}),
-	"attributes": object.get(_membership, "attributes", {}),
+	"attributes": object.get(membership, "attributes", {}),
 }
 
 # METADATA
 # description: The roles of the membership together with those that the caller was verified to have.
-roles := {role | some role in input.subject.roles} | {role | some role in _membership.roles}
+roles := {role | some role in input.subject.roles} | {role | some role in membership.roles}
 
 # METADATA
-# description: The ids of the policies that are assigned to the subject by its membership.
-assigned_policies := {policy | some policy in _membership.policies}
+# description: What the tenant knows of the subject; empty unless there is a membership and it is active.
+default membership := {}
 
-# A suspended membership counts as none.
-default _membership := {}
-
-_membership := registry.membership if registry.membership.status == "ACTIVE"
+membership := registry.membership if registry.membership.status == "ACTIVE"
 
 # METADATA
 # description: |
 #   What the principal may do at the most: the scopes it was delegated, cut by what the tenant lets the principal and, where the
 #   whole chain is checked, every earlier actor hold.
-effective_scopes := _requested_scopes if not registry.keeps_agents
-
-effective_scopes := _requested_scopes & intersection({_scopes_of(actor.id) | some actor in _checked_actors}) if {
-	registry.keeps_agents
+effective_scopes := {scope | some scope in input.scopes; scope in registry.principal.scopes} if {
+	input.delegation == []
+	registry.principal
+} else := {scope | some scope in input.scopes} if {
+	not registry.terms.agents
+} else := {scope |
+	some scope in input.scopes
+	every actor in _checked_actors {
+		scope in registry.agent(actor.id).scopes
+	}
 }
-
-_requested_scopes := {scope | some scope in input.scopes}
-
-_scopes_of(id) := {scope | some scope in registry.agent(id).scopes}
 
 # The principal first, then its earlier actors, outermost first.
 _chain := array.concat([{"id": input.principal.id, "scopes": input.scopes}], input.delegation)
@@ -60,10 +59,10 @@ _tenant_mismatch := {"code": "TENANT_MISMATCH", "reason": reason} if {
 
 # TENANT_UNKNOWN or TENANT_SUSPENDED, unless the tenant is there and active.
 _tenant_inactive := {"code": "TENANT_UNKNOWN", "reason": reason} if {
-	not registry.tenant_status
+	not registry.terms.status
 	reason := sprintf("the registry has no tenant %q", [input.tenant.id])
 } else := {"code": "TENANT_SUSPENDED", "reason": reason} if {
-	registry.tenant_status != "ACTIVE"
+	registry.terms.status != "ACTIVE"
 	reason := sprintf("tenant %q is suspended", [input.tenant.id])
 }
 
@@ -88,12 +87,12 @@ _delegation_faults := array.concat(
 )
 
 _actor_fault(i, actor) := sprintf("%s is not an agent of the tenant", [_actor_name(i, actor)]) if {
-	registry.keeps_agents
+	registry.terms.agents
 	not registry.agent(actor.id)
 } else := sprintf("%s is suspended", [_actor_name(i, actor)]) if {
 	registry.agent(actor.id).status != "ACTIVE"
 } else := sprintf("%s holds scopes that %q before it does not: %s", [_actor_name(i, actor), before.id, concat(", ", wider)]) if {
-	input.settings.delegation.check == "chain"
+	not input.settings.delegation.check == "current"
 
 	# an actor that does not declare its scopes hands on those of the actor before it
 	before := [a | some j, a in _chain; j > i; a.scopes][0]
@@ -107,21 +106,61 @@ _actor_name(i, actor) := sprintf("actor %q (hop %d)", [actor.id, i]) if i > 0
 
 # SUBJECT_NOT_MEMBER, unless the tenant keeps no memberships or the subject has an active one.
 _subject_not_member := {"code": "SUBJECT_NOT_MEMBER", "reason": reason} if {
-	registry.keeps_memberships
+	registry.terms.membership == "REQUIRED"
 	not registry.membership
 	reason := sprintf("subject %q is not a member of tenant %q", [input.subject.id, input.tenant.id])
 } else := {"code": "SUBJECT_NOT_MEMBER", "reason": reason} if {
-	registry.keeps_memberships
+	registry.terms.membership == "REQUIRED"
 	registry.membership.status != "ACTIVE"
 	reason := sprintf("the membership of subject %q in tenant %q is suspended", [input.subject.id, input.tenant.id])
 }
 
 # METADATA
-# description: Every row that denies whatever is asked for, in the order of the decision table. Empty when none does.
-denials := array.flatten([
-	[row | row := _tenant_mismatch],
-	[row | row := _tenant_inactive],
-	[row | row := _impersonation],
-	[row | row := _delegation_invalid],
-	[row | row := _subject_not_member],
-])
+# description: |
+#   Every row that denies whatever is asked for, in the order of the decision table. Empty when none does; undefined for a request
+#   that lacks what the rows look at, so that there is no decision on it.
+denials := [] if {
+	input.scopes
+	input.subject.roles
+	input.time
+	registry.terms.status == "ACTIVE"
+	input.principal.id != ""
+	input.principal.id != input.subject.id
+	{named | some named in input.tenant.named; named != input.tenant.id} == set()
+	_chain_is_valid
+	_subject_is_admitted
+} else := rows if {
+	rows := array.flatten([
+		[row | row := _tenant_mismatch],
+		[row | row := _tenant_inactive],
+		[row | row := _impersonation],
+		[row | row := _delegation_invalid],
+		[row | row := _subject_not_member],
+	])
+	rows != []
+}
+
+# METADATA
+# description: The item is looked at, as nobody is refused already, or the caller wants all that applies.
+looks_at_item if denials == []
+
+else if input.explain
+
+# A principal that acts for the subject directly, which is the usual case, has no chain to walk along.
+_chain_is_valid if {
+	input.delegation == []
+	registry.principal.status == "ACTIVE"
+} else if {
+	input.delegation == []
+	not registry.terms.agents
+} else if {
+	count(input.delegation) <= input.settings.delegation.max_depth
+	every actor in input.delegation {
+		actor.id
+	}
+	_delegation_faults == []
+}
+
+_subject_is_admitted if registry.membership.status == "ACTIVE"
+
+else if registry.terms.membership == "OPTIONAL"

@@ -3,7 +3,7 @@ package tenantgate.identity_test
 import data.tenantgate.identity
 import data.tenantgate.testing
 
-_acme_optional := testing.registry_with("acme", {"membership": "OPTIONAL"})
+_acme_optional := testing.registry_with("acme", {"terms": {"membership": "OPTIONAL"}})
 
 _current := {"settings": {"delegation": {"check": "current"}}}
 
@@ -22,11 +22,31 @@ test_nobody_is_refused[name] if {
 		"no tenant named": testing.request_of_acme({"tenant": {"named": []}}),
 		"a tenant that keeps nothing": testing.request_with({"subject": {"id": "anyone"}}),
 		"no subject, where nobody need be a member": testing.request_with({"subject": {"id": ""}}),
-		"a chain that narrows": testing.request_of_acme(_by("agent:report-bot", ["tools:read"], [_hop("agent:order-bot", ["tools:read", "tools:write"])])),
-		"a chain that hands on the same": testing.request_of_acme(_by("agent:report-bot", ["tools:read"], [_hop("agent:order-bot", ["tools:read"])])),
-		"a hop that declares no scopes hands on": testing.request_of_acme(_by("agent:order-bot", ["tools:read"], [{"id": "agent:report-bot"}, _hop("agent:order-bot", ["tools:read"])])),
-		"a chain in which nobody declares scopes": testing.request_of_acme(_by("agent:order-bot", ["x"], [{"id": "agent:report-bot"}])),
-		"a chain as long as the limit": testing.request_of_acme(_by("agent:order-bot", [], [_hop("agent:order-bot", []) | some _ in numbers.range(1, 3)])),
+		"a chain that narrows": testing.request_of_acme(_by(
+			"agent:report-bot",
+			["tools:read"],
+			[_hop("agent:order-bot", ["tools:read", "tools:write"])],
+		)),
+		"a chain that hands on the same": testing.request_of_acme(_by(
+			"agent:report-bot",
+			["tools:read"],
+			[_hop("agent:order-bot", ["tools:read"])],
+		)),
+		"a hop that declares no scopes hands on": testing.request_of_acme(_by(
+			"agent:order-bot",
+			["tools:read"],
+			[{"id": "agent:report-bot"}, _hop("agent:order-bot", ["tools:read"])],
+		)),
+		"a chain in which nobody declares scopes": testing.request_of_acme(_by(
+			"agent:order-bot",
+			["x"],
+			[{"id": "agent:report-bot"}],
+		)),
+		"a chain as long as the limit": testing.request_of_acme(_by(
+			"agent:order-bot",
+			[],
+			[_hop("agent:order-bot", []) | some _ in numbers.range(1, 3)],
+		)),
 		"an unknown earlier actor, where the current one alone counts": testing.request_of_acme(object.union(
 			_by("agent:order-bot", [], [_hop("agent:stranger", [])]),
 			_current,
@@ -347,11 +367,11 @@ test_subject[name] if {
 	subject == seen
 }
 
-test_assigned_policies[name] if {
+test_membership[name] if {
 	some name, policies in {"alice": {"POL-SUPPORT"}, "bob": set(), "carol": set(), "dave": set()}
-	assigned := identity.assigned_policies with data.registry.base as _acme_optional
+	membership := identity.membership with data.registry.base as _acme_optional
 		with input as testing.request_of_acme({"subject": {"id": name}})
-	assigned == policies
+	{policy | some policy in membership.policies} == policies
 }
 
 test_optional_membership_denies_nobody[name] if {
@@ -370,21 +390,26 @@ test_no_rows_of_a_malformed_request[path] if {
 		"/principal/id",
 		"/subject",
 		"/subject/id",
+		"/subject/roles",
 		"/delegation",
+		"/delegation/0/id",
+		"/scopes",
+		"/time",
 		"/settings",
 		"/settings/delegation",
-		"/settings/delegation/check",
 		"/settings/delegation/max_depth",
-		"/scopes",
-		"/subject/roles",
-		"/accepts",
-		"/time",
 	]
-	not _usable(path)
+	asked := json.remove(testing.request_of_acme({"delegation": [{"id": "agent:report-bot"}]}), [path])
+	not identity.denials with data.registry.base as testing.registry with input as asked
 }
 
-_usable(path) if {
+# Anything but `current` looks at the whole chain.
+test_how_the_chain_is_checked[name] if {
+	some name, asked in {
+		"a misspelt setting": testing.request_with({"settings": {"delegation": {"check": "Current"}}}),
+		"no setting": json.remove(testing.request, ["/settings/delegation/check"]),
+	}
 	denials := identity.denials with data.registry.base as testing.registry
-		with input as json.remove(testing.request_of_acme({}), [path])
-	denials == []
+		with input as object.union(asked, _by("a", ["x"], [_hop("b", [])]))
+	[row.code | some row in denials] == ["DELEGATION_INVALID"]
 }

@@ -10,32 +10,35 @@
 package tenantgate.registry
 
 # METADATA
-# description: The state of the registry that the decision is made under.
-revision := data.registry.base.meta.revision
+# description: The state of the registry that the decision is made under, and the extensions that go with it.
+meta := data.registry.base.meta
 
 # METADATA
-# description: The moment of the registry in DynamoDB that the revision reflects, in microseconds since 1970.
-as_of := data.registry.base.meta.as_of
+# description: |
+#   What the tenant says of itself: a small document, read once, with its status, `membership`, whether it lists `agents`, and
+#   for each resource type the `lengths` of the texts under which its globs are filed. Empty when there is no such tenant.
+default terms := {}
+
+terms := data.registry.base.tenants[input.tenant.id].terms
 
 # METADATA
-# description: The tenant's status; undefined when there is no such tenant.
-tenant_status := data.registry.base.tenants[input.tenant.id].status
-
-# METADATA
-# description: The oldest registry, in seconds, that the tenant accepts a decision from; undefined when it sets no bound.
-max_staleness_seconds := data.registry.base.tenants[input.tenant.id].max_staleness_seconds
-
-# METADATA
-# description: The tenant requires its users to be members.
-keeps_memberships if data.registry.base.tenants[input.tenant.id].membership == "REQUIRED"
-
-# METADATA
-# description: The tenant lists the agents that may act for its users.
-keeps_agents if data.registry.base.tenants[input.tenant.id].agents
+# description: |
+#   What every answer says of the registry: its revision, the moment in DynamoDB that it reflects (in microseconds since 1970),
+#   and the oldest registry, in seconds, that the tenant accepts an answer from, where it sets a bound. Undefined, and with it
+#   every answer, where the registry does not list its extensions: they must not be passed over.
+state := object.union({"revision": meta.revision, "as_of": meta.as_of}, {"max_staleness_seconds": bound |
+	bound := terms.max_staleness_seconds
+}) if {
+	meta.extensions
+}
 
 # METADATA
 # description: The subject's membership, suspended or not; undefined when there is none.
 membership := data.registry.base.tenants[input.tenant.id].members[input.subject.id]
+
+# METADATA
+# description: The principal as the tenant lists it; undefined when it does not.
+principal := data.registry.base.tenants[input.tenant.id].agents[input.principal.id]
 
 # METADATA
 # description: The agent as the tenant lists it; undefined when it does not.
@@ -53,20 +56,15 @@ resource(type, id) := entry if {
 #   The tenant's rules that concern a resource, by policy id and then by position. Exact ids are one look-up. A glob is
 #   filed under the literal text before its first wildcard, so that the globs to try are found by one look-up for each
 #   distinct length of such a text, however many globs there are.
-rules(type, id) := [data.registry.base.tenants[input.tenant.id].rules[i] | some i in _positions(type, id)]
-
-_positions(type, id) := _exact(type, id) if {
-	not data.registry.base.tenants[input.tenant.id].globs[type]
-} else := {i | some i in _exact(type, id)} | {glob.rule |
-	some length in data.registry.base.tenants[input.tenant.id].globs[type].lengths
-	prefix := substring(id, 0, length)
-	some glob in data.registry.base.tenants[input.tenant.id].globs[type].under[prefix]
-	_rest_matches(glob, substring(id, length, -1))
+rules(type, id) := [data.registry.base.tenants[input.tenant.id].rules[i] | some i in positions] if {
+	exact := {i | some i in data.registry.base.tenants[input.tenant.id].exact[type][id]}
+	positions := exact | {glob.rule |
+		some length in terms.lengths[type]
+		prefix := substring(id, 0, length)
+		some glob in data.registry.base.tenants[input.tenant.id].globs[type][prefix]
+		_rest_matches(glob, substring(id, length, -1))
+	}
 }
-
-_exact(type, id) := positions if {
-	positions := data.registry.base.tenants[input.tenant.id].exact[type][id]
-} else := []
 
 _rest_matches(glob, _) if not glob.rest
 

@@ -3,9 +3,11 @@ package tenantgate.registry_test
 import data.tenantgate.registry
 import data.tenantgate.testing
 
-test_state_of_the_registry if {
-	registry.revision == "20260102T030405Z-0123456789ab" with data.registry.base as testing.registry
-	registry.as_of == 1767323045000000 with data.registry.base as testing.registry
+test_state[tenant] if {
+	some tenant, bound in {"acme": {"max_staleness_seconds": 900}, "globex": {}, "nobody": {}}
+	state := registry.state with data.registry.base as testing.registry
+		with input as testing.request_with({"tenant": {"id": tenant}})
+	state == object.union({"revision": "20260102T030405Z-0123456789ab", "as_of": 1767323045000000}, bound)
 }
 
 test_rules_that_concern[name] if {
@@ -62,7 +64,8 @@ test_rules_come_in_order_each_once if {
 	compiled := testing.registry_with("globex", {
 		"rules": [testing.rule(id, "ALLOW", {}) | some id in ["a", "b", "c"]],
 		"exact": {"TOOL": {"t:x": [1, 2]}},
-		"globs": {"TOOL": {"lengths": [1, 2], "under": {"t": [{"rule": 2}], "t:": [{"rule": 0}]}}},
+		"terms": {"lengths": {"TOOL": [1, 2]}},
+		"globs": {"TOOL": {"t": [{"rule": 2}], "t:": [{"rule": 0}]}},
 	})
 	ids := [rule.id | some rule in registry.rules("TOOL", "t:x")] with data.registry.base as compiled
 		with input as testing.request

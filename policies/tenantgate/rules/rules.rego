@@ -13,8 +13,9 @@ import data.tenantgate.registry
 # description: |
 #   The rules that concern the item's resource, each with its verdict: NARROWED_OUT when it is about another subject,
 #   principal, action, scope or time; APPLIES; CONDITIONS_FAIL; or UNDECIDED when conditions on arguments that are not
-#   known yet decide.
+#   known yet decide. None when the item is not looked at.
 weigh(item) := [{"rule": rule, "verdict": _verdict(rule, item)} |
+	identity.looks_at_item
 	some rule in registry.rules(item.resource.type, item.resource.id)
 ]
 
@@ -40,7 +41,7 @@ _all_of(bearings) := "CONDITIONS_FAIL" if {
 } else := "APPLIES"
 
 # One row for each narrowing that a rule may carry; the compiler lists those that a rule does carry.
-_within("assignment", rule, _) if rule.policy in identity.assigned_policies
+_within("assignment", rule, _) if rule.policy in identity.membership.policies
 
 _within("actions", rule, item) if item.action.name in rule.actions
 
@@ -78,26 +79,6 @@ first_failing(rule, item) := [conditions.in_words(condition) |
 	some condition in rule.conditions
 	_bearing.ALLOW[conditions.outcome(condition, item)] == "FAILS"
 ][0]
-
-# METADATA
-# description: |
-#   The parts of the request, beyond identity, resource and action name, that the decision depended on. A later request that
-#   differs in other parts only is decided alike.
-depends_on(weighed) := {part |
-	some w in weighed
-	some part in w.rule.reads
-}
-
-# METADATA
-# description: |
-#   The next moment, in microseconds since 1970, at which the passing of time alone may change the decision; undefined when
-#   there is none.
-valid_until(weighed) := min([bound |
-	some w in weighed
-	some key in ["not_before", "not_after"]
-	bound := w.rule[key]
-	bound > input.time
-])
 
 # METADATA
 # description: A weighed rule as the explanation shows it.

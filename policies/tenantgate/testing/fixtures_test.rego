@@ -7,8 +7,8 @@ package tenantgate.testing
 
 # METADATA
 # description: |
-#   Three tenants: acme keeps memberships and agents, globex is a plain table's, initech is suspended. Each case that is about rules
-#   gives globex its own.
+#   Three tenants: acme keeps memberships and agents, globex is a plain table's, initech is suspended. Each case that is about
+#   rules gives globex its own.
 registry := {
 	"meta": {"revision": "20260102T030405Z-0123456789ab", "as_of": 1767323045000000, "extensions": [], "format": 1},
 	"shared": {"resources": {"TOOL": {
@@ -17,10 +17,13 @@ registry := {
 	}}},
 	"tenants": {
 		"acme": {
-			"version": 1767323045000000,
-			"status": "ACTIVE",
-			"membership": "REQUIRED",
-			"max_staleness_seconds": 900,
+			"terms": {
+				"status": "ACTIVE",
+				"membership": "REQUIRED",
+				"agents": true,
+				"max_staleness_seconds": 900,
+				"lengths": {"TOOL": [11, 17], "AGENT": [6], "MEMORY": [0]},
+			},
 			"members": {
 				"alice": {
 					"status": "ACTIVE",
@@ -43,35 +46,43 @@ registry := {
 			},
 			"resources": {"TOOL": {"agent:tool:order-export": {"access": "WRITE", "attributes": {"pii": true}}}},
 			"rules": [
-				{"policy": "POL-A", "id": "rule-1", "effect": "ALLOW"},
+				{
+					"policy": "POL-A",
+					"id": "rule-1",
+					"effect": "ALLOW",
+					"reason": `allowed by rule "rule-1" of policy "POL-A"`,
+				},
 				{"policy": "POL-A", "id": "no-admin", "effect": "DENY", "reason": "Insufficient privileges"},
-				{"policy": "POL-SUPPORT", "id": "any-order-tool", "effect": "ALLOW", "narrowing": ["assignment"]},
-				{"policy": "POL-SUPPORT", "id": "all-of-agents", "effect": "ALLOW", "narrowing": ["assignment"]},
-				{"policy": "POL-SUPPORT", "id": "one-segment", "effect": "ALLOW", "narrowing": ["assignment"]},
-				{"policy": "POL-SUPPORT", "id": "everything", "effect": "ALLOW", "narrowing": ["assignment"]},
+				_for_members("any-order-tool"),
+				_for_members("all-of-agents"),
+				_for_members("one-segment"),
+				_for_members("everything"),
 			],
 			"exact": {"TOOL": {"agent:tool:order-lookup": [0], "agent:tool:admin-refund": [1]}},
 			"globs": {
 				"TOOL": {
-					"lengths": [11, 17],
-					"under": {
-						"agent:tool:order-": [{"rule": 2, "rest": `^(?s:[^:/]*)$`}],
-						"agent:tool:": [{"rule": 4, "rest": `^(?s:[^:/]*:run)$`}],
-					},
+					"agent:tool:order-": [{"rule": 2, "rest": `^(?s:[^:/]*)$`}],
+					"agent:tool:": [{"rule": 4, "rest": `^(?s:[^:/]*:run)$`}],
 				},
-				"AGENT": {"lengths": [6], "under": {"agent:": [{"rule": 3}]}},
-				"MEMORY": {"lengths": [0], "under": {"": [{"rule": 5}]}},
+				"AGENT": {"agent:": [{"rule": 3}]},
+				"MEMORY": {"": [{"rule": 5}]},
 			},
 		},
-		"globex": {"version": 1767323045000000, "status": "ACTIVE", "membership": "OPTIONAL"},
+		"globex": {"terms": {"status": "ACTIVE", "membership": "OPTIONAL"}},
 		"initech": {
-			"version": 1767323045000000,
-			"status": "SUSPENDED",
-			"membership": "OPTIONAL",
-			"rules": [{"policy": "POL-I", "id": "rule-1", "effect": "ALLOW"}],
+			"terms": {"status": "SUSPENDED", "membership": "OPTIONAL"},
+			"rules": [{"policy": "POL-I", "id": "rule-1", "effect": "ALLOW", "reason": "allowed"}],
 			"exact": {"TOOL": {"agent:tool:order-lookup": [0]}},
 		},
 	},
+}
+
+_for_members(id) := {
+	"policy": "POL-SUPPORT",
+	"id": id,
+	"effect": "ALLOW",
+	"narrowing": ["assignment"],
+	"reason": sprintf(`allowed by rule "%s" of policy "POL-SUPPORT"`, [id]),
 }
 
 # METADATA
@@ -143,7 +154,12 @@ _side(path) := {"path": path, "root": tokens[1], "tokens": [array.slice(tokens, 
 
 # METADATA
 # description: A rule of policy P as the compiler writes it, with what a case adds.
-rule(id, effect, more) := object.union({"policy": "P", "id": id, "effect": effect}, more)
+rule(id, effect, more) := object.union(
+	{"policy": "P", "id": id, "effect": effect, "reason": sprintf("%s by rule %q of policy \"P\"", [_done[effect], id])},
+	more,
+)
+
+_done := {"ALLOW": "allowed", "DENY": "denied"}
 
 # METADATA
 # description: The decision on a request, under the registry with these rules of globex.

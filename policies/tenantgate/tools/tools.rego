@@ -15,28 +15,29 @@ import data.tenantgate.registry
 import data.tenantgate.rules
 
 # METADATA
-# description: The answer for each tool, in the order of the tools, and the state of the registry that they were made under.
+# description: |
+#   The answer for each tool, in the order of the tools, and the state of the registry that they were made under; undefined
+#   where one of the tools is malformed.
 # entrypoint: true
-listing := object.union(
-	{
-		"revision": registry.revision,
-		"as_of": registry.as_of,
-		"tools": [_answer(item) | some item in input.items],
-	},
-	{"max_staleness_seconds": bound | bound := registry.max_staleness_seconds},
-)
+listing := object.union(registry.state, {"tools": answers}) if {
+	identity.denials
+	answers := [_answer(item, rules.weigh(item)) |
+		some item in input.items
+		item.action.name
+	]
+	count(answers) == count(input.items)
+}
 
-_answer(item) := object.union(row, {"state": "DENIED"}) if {
-	row := _denial(item, table.weigh(item))
-} else := object.union(row, {"state": "ALLOWED"}) if {
-	weighed := table.weigh(item)
-	count(_disputing(weighed)) == 0
-	count(_open_extensions(item)) == 0
+_answer(item, weighed) := object.union({"state": "DENIED"}, row) if {
+	row := _denial(item, weighed)
+} else := object.union({"state": "ALLOWED"}, object.remove(row, ["effect"])) if {
+	_disputing(weighed) == []
+	_open_extensions(item) == []
 	row := table.last_row(item, weighed)
 	row.code == "ALLOWED"
 } else := {
 	"state": "CONDITIONAL",
-	"residual": [_residual(w.rule, item) | some w in table.weigh(item); w.verdict == "UNDECIDED"],
+	"residual": [_residual(w.rule, item) | some w in weighed; w.verdict == "UNDECIDED"],
 	"extensions": _open_extensions(item),
 }
 
@@ -67,7 +68,7 @@ _disputes(rule) if rule.effect == "DENY"
 
 _disputes(rule) if not table.obligations_accepted(rule)
 
-_open_extensions(item) := [name | some name in extensions.names; not extensions.decidable(name, item)]
+_open_extensions(item) := [name | some name in registry.meta.extensions; not extensions.decidable(name, item)]
 
 _residual(rule, item) := {
 	"policy_id": rule.policy,

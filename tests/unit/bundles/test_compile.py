@@ -56,17 +56,18 @@ def test_a_tenant_without_a_tenant_item_does_not_exist() -> None:
     assert compile_tenant(_records(_policy("P", _RULE), tenant=None)) is None
 
 
-def test_a_tenant_that_holds_nothing_has_a_status_and_its_rule_on_membership() -> None:
-    assert _compiled() == {"status": "ACTIVE", "membership": "REQUIRED"}
+def test_a_tenant_that_holds_nothing_has_terms_alone() -> None:
+    assert _compiled() == {"terms": {"status": "ACTIVE", "membership": "REQUIRED"}}
 
 
-def test_a_tenant_keeps_what_it_says_of_itself() -> None:
+def test_the_terms_are_what_the_tenant_says_of_itself() -> None:
     tenant = items.Tenant(status="SUSPENDED", membership="OPTIONAL", max_staleness_seconds=0.5)
-    assert _compiled(tenant=tenant) == {
-        "status": "SUSPENDED",
-        "membership": "OPTIONAL",
-        "max_staleness_seconds": 0.5,
-    }
+    expected = {"status": "SUSPENDED", "membership": "OPTIONAL", "max_staleness_seconds": 0.5}
+    assert _compiled(tenant=tenant)["terms"] == expected
+
+
+def test_the_terms_tell_that_the_tenant_keeps_agents() -> None:
+    assert _compiled(agents=[items.Agent(agent_id="x", status="SUSPENDED")])["terms"]["agents"] is True
 
 
 def test_members_are_found_by_user_and_hold_only_what_they_have() -> None:
@@ -107,6 +108,12 @@ def test_a_rule_says_where_it_stands_and_what_it_does() -> None:
     }
 
 
+@pytest.mark.parametrize(("effect", "done"), [("ALLOW", "allowed"), ("DENY", "denied")])
+def test_a_rule_without_a_reason_is_its_own_reason(effect: str, done: str) -> None:
+    (rule,) = _compiled(_policy('the "P"', _RULE | {"effect": effect}))["rules"]
+    assert rule["reason"] == f'{done} by rule "rule-1" of policy "the \\"P\\""'
+
+
 def test_a_rule_without_an_id_is_named_by_its_position() -> None:
     rules = _compiled(_policy("P", _RULE, _RULE | {"ruleId": "mine"}, _RULE))["rules"]
     assert [rule["id"] for rule in rules] == ["rule-1", "mine", "rule-3"]
@@ -136,44 +143,38 @@ def test_exact_ids_are_found_by_type_and_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("glob", "index"),
+    ("glob", "prefix", "entry"),
     [
-        pytest.param(
-            "agent:tool:*",
-            {"lengths": [11], "under": {"agent:tool:": [{"rule": 0, "rest": "^(?s:[^:/]*)$"}]}},
-            id="star at the end",
-        ),
-        pytest.param(
-            "a:*-b.c/**",
-            {"lengths": [2], "under": {"a:": [{"rule": 0, "rest": r"^(?s:[^:/]*-b\.c/.*)$"}]}},
-            id="wildcards within",
-        ),
-        pytest.param("a:**", {"lengths": [2], "under": {"a:": [{"rule": 0}]}}, id="nothing left to match"),
-        pytest.param("**", {"lengths": [0], "under": {"": [{"rule": 0}]}}, id="anything"),
-        pytest.param(
-            "\U0001f512é*",
-            {"lengths": [2], "under": {"\U0001f512é": [{"rule": 0, "rest": "^(?s:[^:/]*)$"}]}},
-            id="lengths count characters",
-        ),
+        pytest.param("agent:tool:*", "agent:tool:", {"rule": 0, "rest": "^(?s:[^:/]*)$"}, id="star at the end"),
+        pytest.param("a:*-b.c/**", "a:", {"rule": 0, "rest": r"^(?s:[^:/]*-b\.c/.*)$"}, id="wildcards within"),
+        pytest.param("a:**", "a:", {"rule": 0}, id="nothing left to match"),
+        pytest.param("**", "", {"rule": 0}, id="anything"),
+        pytest.param("\U0001f512é*", "\U0001f512é", {"rule": 0, "rest": "^(?s:[^:/]*)$"}, id="characters, not bytes"),
     ],
 )
-def test_a_glob_is_filed_under_the_text_before_its_first_wildcard(glob: str, index: dict[str, Json]) -> None:
+def test_a_glob_is_filed_under_the_text_before_its_first_wildcard(glob: str, prefix: str, entry: Json) -> None:
     document = _compiled(_policy("P", _RULE | {"resources": [glob]}))
-    assert (document["globs"], "exact" in document) == ({"TOOL": index}, False)
+    assert (document["globs"], document["terms"]["lengths"], "exact" in document) == (
+        {"TOOL": {prefix: [entry]}},
+        {"TOOL": [len(prefix)]},
+        False,
+    )
 
 
-def test_globs_that_begin_alike_share_an_entry_and_lengths_are_in_order() -> None:
-    globs = _compiled(_policy("P", _RULE | {"resources": ["abc*", "a**"]}, _RULE | {"resources": ["a**", "b**"]}))[
-        "globs"
-    ]
-    assert globs["TOOL"] == {
-        "lengths": [1, 3],
-        "under": {
-            "abc": [{"rule": 0, "rest": "^(?s:[^:/]*)$"}],
-            "a": [{"rule": 0}, {"rule": 1}],
-            "b": [{"rule": 1}],
-        },
+def test_globs_that_begin_alike_share_an_entry() -> None:
+    rules = _RULE | {"resources": ["abc**", "a**"]}, _RULE | {"resources": ["a**", "b**"]}
+    assert _compiled(_policy("P", *rules))["globs"]["TOOL"] == {
+        "abc": [{"rule": 0}],
+        "a": [{"rule": 0}, {"rule": 1}],
+        "b": [{"rule": 1}],
     }
+
+
+def test_the_terms_tell_for_each_type_how_long_the_texts_are_under_which_globs_are_filed() -> None:
+    policy = _policy(
+        "P", _RULE | {"resources": ["abc*", "a**", "b*"]}, _RULE | {"resourceType": "AGENT", "resources": ["*"]}
+    )
+    assert _compiled(policy)["terms"]["lengths"] == {"TOOL": [1, 3], "AGENT": [0]}
 
 
 @pytest.mark.parametrize(
@@ -193,8 +194,8 @@ def test_globs_that_begin_alike_share_an_entry_and_lengths_are_in_order() -> Non
     ],
 )
 def test_a_rule_lists_the_narrowing_that_it_has(changes: dict[str, Json], compiled: dict[str, Json]) -> None:
-    whole = {"policy": "P", "id": "rule-1", "effect": "ALLOW", **compiled, "narrowing": list(compiled)}
-    assert _rule(**changes) == whole
+    expected = {"policy": "P", "id": "rule-1", "effect": "ALLOW", "reason": "why", **compiled, "narrowing": [*compiled]}
+    assert _rule(reason="why", **changes) == expected
 
 
 def test_a_rule_of_a_policy_for_members_is_narrowed_by_assignment() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sidecar.registry import items
-from sidecar.registry.lint import LINTS, Catalogue, Finding, lint_attributes, lint_tenant
+from sidecar.registry.lint import LINTS, Catalogue, Finding, lint_malformed, lint_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -272,10 +272,17 @@ def test_rules_that_differ_are_no_duplicates(difference: dict[str, Json]) -> Non
     assert _codes_of(_ALLOW, _ALLOW | difference) == []
 
 
-@pytest.mark.parametrize("assignment", ["TENANT", "MEMBERS"])
-def test_the_same_rule_for_other_people_is_no_duplicate(assignment: str) -> None:
-    policies = _policy("A", _ALLOW, assignment="MEMBERS"), _policy("B", _ALLOW, assignment=assignment)
+@pytest.mark.parametrize("assignments", [("TENANT", "MEMBERS"), ("MEMBERS", "TENANT"), ("MEMBERS", "MEMBERS")])
+def test_the_same_rule_for_other_people_is_no_duplicate(assignments: tuple[str, str]) -> None:
+    policies = [_policy(name, _ALLOW, assignment=who) for name, who in zip("AB", assignments, strict=True)]
     assert _codes(*policies, _user("u", "A", "B")) == []
+
+
+def test_a_duplicate_is_found_behind_the_same_rule_for_other_people() -> None:
+    policies = _policy("A", _ALLOW), _policy("B", _ALLOW, assignment="MEMBERS"), _policy("C", _ALLOW)
+    assert [(finding.code, finding.policy_id) for finding in _lint(*policies, _user("u", "B"))] == [
+        ("DUPLICATE_RULE", "C")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -499,19 +506,20 @@ def test_a_star_where_it_is_a_wildcard_is_fine() -> None:
     assert _codes_of(_DENY | {"resources": ["*"], "principals": ["agent:*"]}) == []
 
 
-def test_attributes_that_the_kind_does_not_have_are_reported_one_by_one() -> None:
-    item: dict[str, Json] = {"pk": "TENANT#T", "sk": "POLICY#P", "rules": [], "owner": "ops", "colour": "red"}
-    entry = items.parse(item)
-    assert entry is not None
-    assert list(lint_attributes(entry, item)) == [
+def test_a_malformed_item_is_an_error_in_its_own_words() -> None:
+    fault = "TENANT#T / TENANT: status: Invalid enum value 'PAUSED'"
+    assert list(lint_malformed([fault], {})) == [Finding("error", "MALFORMED_ITEM", "", fault)]
+
+
+def test_attributes_that_the_kind_does_not_have_are_reported_with_their_number() -> None:
+    assert list(lint_malformed([], {"USER.team.lead": 2, "POLICY.owner": 7})) == [
         Finding(
             "warning",
             "UNKNOWN_ATTRIBUTE",
-            "T",
-            f"TENANT#T / POLICY#P: the attribute {name!r} is unknown and ignored; correct or remove it",
-            "P",
+            "",
+            f"{number} {kind} items have an attribute {name!r}, which is unknown and ignored; correct or remove it",
         )
-        for name in ("colour", "owner")
+        for number, kind, name in ((7, "POLICY", "owner"), (2, "USER", "team.lead"))
     ]
 
 
