@@ -55,7 +55,7 @@ class IdentitySettings(_Section, frozen=True):
         _about("`asserted` takes identities from requests: for callers that have verified them"),
     ] = "asserted"
     tenant_header: Annotated[
-        str, _about("Metadata key that names the tenant once more; a mismatch denies", pattern="^[a-z0-9_.-]{1,128}$")
+        str, _about("Metadata key that names the tenant once more; a mismatch denies", pattern="^[a-z0-9_.-]{1,128}(?<!-bin)$")
     ] = "x-tenant-id"
 
 

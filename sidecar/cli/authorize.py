@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,7 +33,7 @@ class _Object(click.ParamType[Any]):
 
 
 class _Pair(click.ParamType[Any]):
-    """A NAME=VALUE whose value is YAML: a number, a text, true, a list."""
+    """A NAME=VALUE whose value is YAML: a number, a text, true, a list. A date stays the text that it is in JSON."""
 
     name = "NAME=VALUE"
 
@@ -42,7 +43,13 @@ class _Pair(click.ParamType[Any]):
         name, separator, text = value.partition("=")
         if not separator:
             self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, yaml.safe_load(text)
+        try:
+            read = yaml.safe_load(text)
+            return name, text if isinstance(read, date) else json.loads(json.dumps(read))
+        except yaml.YAMLError as fault:
+            self.fail(f"{text!r} is not YAML: {fault}", param, ctx)
+        except (TypeError, ValueError) as fault:
+            self.fail(f"{text!r} cannot be written as JSON: {fault}", param, ctx)
 
 
 class _Actor(click.ParamType[Any]):

@@ -290,6 +290,9 @@ def _policy_faults(policy: Policy) -> Iterator[tuple[str, str]]:
             yield f"{at}.{attribute}", fault
 
 
+_ANY_SUBJECTS = Subjects()
+
+
 def _rule_faults(rule: Rule) -> Iterator[tuple[str, str]]:
     if rule.rule_id is not UNSET and (fault := id_fault(rule.rule_id)):
         yield "ruleId", fault
@@ -297,31 +300,29 @@ def _rule_faults(rule: Rule) -> Iterator[tuple[str, str]]:
         yield "subjects", "must name users or roles"
     if rule.not_before is not UNSET and rule.not_after is not UNSET and rule.not_before >= rule.not_after:
         yield "notAfter", "must be later than notBefore"
-    for attribute, text in _names(rule):
-        # a name that no request can carry would make a DENY rule that never applies
-        may_be_glob = attribute.startswith(("resources", "principals"))
-        if fault := (may_be_glob and is_glob(text) and glob_fault(text)) or id_fault(text):
-            yield attribute, fault
+    yield from _name_faults(rule)
     yield from _obligation_faults(rule)
     for i, condition in enumerate(rule.conditions):
         for attribute, fault in _condition_faults(condition):
             yield f"conditions[{i}].{attribute}", fault
 
 
-def _names(rule: Rule) -> Iterator[tuple[str, str]]:
-    yield "resourceType", rule.resource_type
-    subjects = rule.subjects or Subjects()
-    lists = {
-        "resources": rule.resources,
-        "actions": rule.actions,
-        "subjects.users": subjects.users,
-        "subjects.roles": subjects.roles,
-        "principals": rule.principals,
-        "scopes": rule.scopes,
-    }
-    for attribute, texts in lists.items():
-        for i, text in enumerate(texts or ()):
-            yield f"{attribute}[{i}]", text
+def _name_faults(rule: Rule) -> Iterator[tuple[str, str]]:
+    if fault := id_fault(rule.resource_type):
+        yield "resourceType", fault
+    subjects = rule.subjects or _ANY_SUBJECTS
+    for attribute, names, may_be_globs in (
+        ("resources", rule.resources, True),
+        ("actions", rule.actions, False),
+        ("subjects.users", subjects.users, False),
+        ("subjects.roles", subjects.roles, False),
+        ("principals", rule.principals, True),
+        ("scopes", rule.scopes, False),
+    ):
+        for i, name in enumerate(names or ()):
+            # a name that no request can carry would make a DENY rule that never applies
+            if fault := (may_be_globs and is_glob(name) and glob_fault(name)) or id_fault(name):
+                yield f"{attribute}[{i}]", fault
 
 
 def _obligation_faults(rule: Rule) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Items in any order, given back tenant by tenant.
 
-An export holds its items as DynamoDB partitions them. They are kept in a SQLite file on the way, so that memory is bounded by
-the largest tenant, not by the export.
+An export holds its items as DynamoDB partitions them. They go through a SQLite file that is only ever appended to and then
+sorted, on disk, so that memory is bounded by the largest tenant and time grows in step with the export.
 """
 
 from __future__ import annotations
@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 
     from sidecar.model import Json
 
-_SCHEMA = """
-CREATE TABLE record (tenant TEXT, kind TEXT, id TEXT, plain INTEGER, body BLOB, PRIMARY KEY (tenant, kind, id)) WITHOUT ROWID
-"""
-_INSERT = "INSERT OR IGNORE INTO record VALUES (?, ?, ?, ?, ?)"
-_BATCH = 1000
+_SCHEMA = "CREATE TABLE record (tenant TEXT, kind TEXT, id TEXT, plain INTEGER, body BLOB)"
+_INSERT = "INSERT INTO record VALUES (?, ?, ?, ?, ?)"
+_DUPLICATES = "SELECT tenant, kind, id FROM record GROUP BY tenant, kind, id HAVING count(*) > 1"
 _EXAMPLES = 5
 
 
@@ -42,7 +40,7 @@ class Spool:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="tenantgate-")
         self._database = sqlite3.connect(Path(self._folder.name) / "spool.sqlite", isolation_level=None)
-        self._database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-65536;")
+        self._database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA cache_size=-16384;")
         self._database.execute(_SCHEMA)
         self._decoders = {kind: msgspec.msgpack.Decoder(record) for kind, record in KINDS.items()}
         self.counts: Counter[str] = Counter()
@@ -62,26 +60,14 @@ class Spool:
 
     def add(self, plain_items: Iterable[dict[str, Json]]) -> None:
         """Take items in. What is wrong with malformed ones is kept in ``faults``."""
-        encoder = msgspec.msgpack.Encoder()
-        rows: list[tuple[str, str, str, bool, bytes]] = []
         self._database.execute("BEGIN")
-        for item in plain_items:
-            entry = self._parse(item)
-            if entry is None:
-                continue
-            self.counts[entry.kind] += 1
-            self.attributes.update(
-                f"{entry.kind}.{name}" for name in items.unknown_attributes(item, entry.kind)
-            )
-            rows.append((entry.tenant, entry.kind, entry.id, entry.plain, encoder.encode(entry.record)))
-            if len(rows) == _BATCH:
-                self._insert(rows)
-                rows = []
-        self._insert(rows)
+        self._database.executemany(_INSERT, self._rows(plain_items))
         self._database.execute("COMMIT")
 
     def check(self) -> None:
-        """Raise ``MalformedItemsError`` if any item was malformed."""
+        """Raise ``MalformedItemsError`` if any item was malformed, or two have one id."""
+        for tenant, kind, record_id in self._database.execute(_DUPLICATES):
+            self.faults.append(f"tenant {tenant!r} has two items of kind {kind} with the id {record_id!r}")
         if self.faults:
             raise MalformedItemsError(self.faults)
 
@@ -117,6 +103,17 @@ class Spool:
                 records.tenant = items.Tenant(membership="OPTIONAL")
             yield tenant_id, records
 
+    def _rows(self, plain_items: Iterable[dict[str, Json]]) -> Iterator[tuple[str, str, str, bool, bytes]]:
+        encoder = msgspec.msgpack.Encoder()
+        for item in plain_items:
+            entry = self._parse(item)
+            if entry is None:
+                continue
+            self.counts[entry.kind] += 1
+            for name in items.unknown_attributes(item, entry.kind):
+                self.attributes[f"{entry.kind}.{name}"] += 1
+            yield entry.tenant, entry.kind, entry.id, entry.plain, encoder.encode(entry.record)
+
     def _parse(self, item: dict[str, Json]) -> items.Entry | None:
         try:
             entry = items.parse(item)
@@ -128,19 +125,3 @@ class Spool:
             if len(self.examples) < _EXAMPLES:
                 self.examples.append(items.item_name(item))
         return entry
-
-    def _insert(self, rows: list[tuple[str, str, str, bool, bytes]]) -> None:
-        inserted = self._database.executemany(_INSERT, rows).rowcount
-        if inserted != len(rows):
-            self._name_duplicates(rows)
-
-    def _name_duplicates(self, rows: list[tuple[str, str, str, bool, bytes]]) -> None:
-        seen: set[tuple[str, str, str]] = set()
-        for tenant, kind, record_id, _, body in rows:
-            key = (tenant, kind, record_id)
-            (kept,) = self._database.execute(
-                "SELECT body FROM record WHERE tenant = ? AND kind = ? AND id = ?", key
-            ).fetchone()
-            if key in seen or kept != body:
-                self.faults.append(f"tenant {tenant!r} has two items of kind {kind} with the id {record_id!r}")
-            seen.add(key)

@@ -314,8 +314,8 @@ def test_a_sidecar_in_front_of_an_opa_without_policies_says_so(bare_opa: str, sh
 
 def test_an_opa_with_policies_and_no_registry_is_not_ready(short_path: Path) -> None:
     address = short_path / "half.sock"
-    command: list[str | Path] = [OPA, "run", "--server", "--addr", f"unix://{address}", "--log-level", "error", "--ignore", "*_test.rego"]
-    process = subprocess.Popen([*command, REPOSITORY / "policies" / "tenantgate"])
+    command: list[str | Path] = [OPA, "run", "--server", "--addr", f"unix://{address}", "--log-level", "error"]
+    process = subprocess.Popen([*command, "--ignore", "*_test.rego", REPOSITORY / "policies" / "tenantgate"])
     try:
         wait_until(address.exists)
         settings = sidecar_settings(short_path, None, opa__address=f"unix:{address}")
