@@ -15,7 +15,9 @@ A denial is not in this tree: it is a value. An exception means that no decision
     │   └── MalformedAnswerError       it answered something that is not a decision
     ├── SettingsError              a setting is unknown, ill-typed or unsafe
     ├── StartError                 the sidecar cannot start: OPA, a port, a socket or the bundle
-    └── RegistryError              the registry cannot be turned into a bundle
+    └── RegistryError              the registry cannot be read, edited or turned into a bundle
+        ├── TableError                 the table is missing, of another form or out of reach
+        ├── ConflictError              an item is no longer as it was when it was read
         ├── ExportError                an export is incomplete, damaged or of an unknown form
         ├── MalformedItemsError        items are recognised but malformed
         └── BundleError                a bundle cannot be written or read
@@ -92,7 +94,24 @@ class StartError(TenantgateError):
 
 
 class RegistryError(TenantgateError):
-    """Raised when the registry cannot be turned into a bundle, for a reason that a subclass names."""
+    """Raised when the registry cannot be read, edited or turned into a bundle, for a reason that a subclass names."""
+
+
+class TableError(RegistryError):
+    """Raised when the table is missing, has another form than the registry needs, or cannot be reached."""
+
+
+class ConflictError(RegistryError):
+    """Raised when items are no longer as they were when they were read. ``conflicts`` names each, and what to do about it."""
+
+    SHOWN = 20
+
+    def __init__(self, conflicts: Sequence[str], outcome: str) -> None:
+        shown = [*conflicts[: self.SHOWN]]
+        if len(conflicts) > self.SHOWN:
+            shown.append(f"... and {len(conflicts) - self.SHOWN} more")
+        super().__init__("\n  ".join([outcome, *shown]))
+        self.conflicts = tuple(conflicts)
 
 
 class ExportError(RegistryError):

@@ -52,6 +52,7 @@ class Sidecar:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._stopping = threading.Event()
+        self._stopped = False
         self._lock: IO[str] | None = None
         self._opa: EmbeddedOpa | None = None
         self._client: OpaClient | None = None
@@ -79,7 +80,10 @@ class Sidecar:
         self._stopping.set()
 
     def stop(self) -> None:
-        """Tell that no more is served, let the calls in flight end, stop OPA."""
+        """Tell that no more is served, let the calls in flight end, stop OPA. Does nothing when it has been done."""
+        if self._stopped:
+            return
+        self._stopped = True
         drain = self._settings.lifecycle.drain_seconds
         self._health.enter_graceful_shutdown()
         if self._monitor is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 ENVIRONMENT_PREFIX = "TENANTGATE_"
+
+# What Kubernetes adds to the environment where there is a Service named tenantgate.
+_OF_KUBERNETES = re.compile(r"TENANTGATE_(SERVICE_(HOST|PORT)|PORT)(_|$)")
 
 
 def _about(text: str, **bounds: Any) -> Meta:
@@ -41,7 +45,9 @@ class Listen(_Section, frozen=True):
     socket: Annotated[str | None, _about("Path of the Unix socket; null for none. In `state_dir` unless absolute")] = (
         "tenantgate.sock"
     )
-    socket_mode: Annotated[str, _about("Permissions of the Unix socket, in octal", pattern="^0?[0-7]{3}$")] = "0660"
+    socket_mode: Annotated[
+        str, _about("Permissions of the Unix socket, in octal and in quotes", pattern="^0?[0-7]{3}$")
+    ] = "0660"
     tcp: Annotated[
         str | None, _about("HOST:PORT to listen on besides; null for none. Loopback only; port 0 picks one")
     ] = None
@@ -55,7 +61,10 @@ class IdentitySettings(_Section, frozen=True):
         _about("`asserted` takes identities from requests: for callers that have verified them"),
     ] = "asserted"
     tenant_header: Annotated[
-        str, _about("Metadata key that names the tenant once more; a mismatch denies", pattern="^[a-z0-9_.-]{1,128}(?<!-bin)$")
+        str,
+        _about(
+            "Metadata key that names the tenant once more; a mismatch denies", pattern="^[a-z0-9_.-]{1,128}(?<!-bin)$"
+        ),
     ] = "x-tenant-id"
 
 
@@ -104,7 +113,7 @@ class LimitSettings(_Section, frozen=True):
 
     message_bytes: Annotated[int, _about("Largest request message, bytes", ge=1024)] = 4 * 1024 * 1024
     json_bytes: Annotated[int, _about("Largest arguments, context or properties, bytes on the wire", ge=1)] = 65536
-    json_depth: Annotated[int, _about("Deepest nesting of arguments, context or properties, levels", ge=1, le=100)] = 32
+    json_depth: Annotated[int, _about("Deepest nesting of arguments, context or properties, levels", ge=1, le=32)] = 32
     list_entries: Annotated[int, _about("Most roles, scopes, actors or obligation types, entries", ge=1)] = 256
     batch_items: Annotated[int, _about("Most items of a batch or tools of a list, entries", ge=1)] = 1000
     in_flight: Annotated[int, _about("Most calls worked on at a time; more are refused at once", ge=1)] = 256
@@ -186,7 +195,7 @@ def load(file: Path | None, environment: Mapping[str, str] | None = None, flags:
         tree = _read_file(file)
         _convert(tree, str(file))
     for name, text in sorted((os.environ if environment is None else environment).items()):
-        if name.startswith(ENVIRONMENT_PREFIX):
+        if name.startswith(ENVIRONMENT_PREFIX) and not _OF_KUBERNETES.match(name):
             dotted = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
             _put(tree, dotted, text, f"environment variable {name}")
     for flag in flags:

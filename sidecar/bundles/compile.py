@@ -63,6 +63,8 @@ def compile_resources(resources: Iterable[items.Resource]) -> dict[str, Json]:
         entry: dict[str, Json] = {}
         if resource.access is not UNSET:
             entry["access"] = resource.access
+        if resource.status != "ACTIVE":
+            entry["status"] = resource.status
         if resource.attributes:
             entry["attributes"] = resource.attributes
         by_type.setdefault(resource.resource_type, {})[resource.resource_id] = entry
@@ -113,6 +115,24 @@ def _rule(policy: items.Policy, rule: items.Rule, position: int) -> dict[str, Js
         "id": items.rule_name(rule, position),
         "effect": rule.effect,
     }
+    narrowing = _narrowing(rule)
+    document |= narrowing
+    names = [*narrowing, *(["assignment"] if policy.assignment == "MEMBERS" else [])]
+    if names:
+        document["narrowing"] = names
+    if rule.conditions:
+        document["conditions"] = [_condition(condition) for condition in rule.conditions]
+        paths = [path for c in rule.conditions for path in (c.path, c.value_from) if path is not UNSET]
+        reads = {part for path in paths for part in _parts_read(path)}
+        if reads:
+            document["reads"] = sorted(reads)
+    if rule.obligations:
+        document["obligations"] = list(rule.obligations)
+    document["reason"] = rule.reason or _default_reason(rule.effect, document["id"], policy.policy_id)
+    return document
+
+
+def _narrowing(rule: items.Rule) -> dict[str, Json]:
     narrowing: dict[str, Json] = {}
     if rule.actions is not UNSET:
         narrowing["actions"] = list(rule.actions)
@@ -132,21 +152,7 @@ def _rule(policy: items.Policy, rule: items.Rule, position: int) -> dict[str, Js
         narrowing["not_before"] = microseconds(rule.not_before)
     if rule.not_after is not UNSET:
         narrowing["not_after"] = microseconds(rule.not_after)
-    document |= narrowing
-    names = [*narrowing, *(["assignment"] if policy.assignment == "MEMBERS" else [])]
-    if names:
-        document["narrowing"] = names
-    if rule.conditions:
-        document["conditions"] = [_condition(condition) for condition in rule.conditions]
-        reads = {
-            part for c in rule.conditions for p in (c.path, c.value_from) if p is not UNSET for part in _parts_read(p)
-        }
-        if reads:
-            document["reads"] = sorted(reads)
-    if rule.obligations:
-        document["obligations"] = list(rule.obligations)
-    document["reason"] = rule.reason or _default_reason(rule.effect, document["id"], policy.policy_id)
-    return document
+    return narrowing
 
 
 def _default_reason(effect: str, rule_id: str, policy_id: str) -> str:

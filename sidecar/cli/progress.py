@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show how many of ``total`` are done; the callable that is given takes how many more are."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda count: bar.advance(task, count)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 
 import click
@@ -22,9 +24,11 @@ def serve(bundle: Path | None, config: Path | None, flags: tuple[str, ...]) -> N
 
     settings = read_settings(config, (*flags, *([f"opa.bundle={bundle}"] if bundle else [])))
     configure_logs(settings.log.level, settings.log.format)
+    # Until it serves, this ends it wherever it is, and what it has started with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sidecar = Sidecar(settings)
-    sidecar.start()
     try:
+        sidecar.start()
         sidecar.wait()
     finally:
         sidecar.stop()

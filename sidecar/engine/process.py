@@ -36,6 +36,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 5.0
 _STEADY_AFTER = 10.0
+_HOPELESS_RESTARTS = 3
 
 
 class EmbeddedOpa:
@@ -65,6 +66,7 @@ class EmbeddedOpa:
         self._started = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="opa-supervisor", daemon=True)
         self.restarts = 0
+        self.bundle_fault = ""
 
     @property
     def address(self) -> str:
@@ -154,6 +156,8 @@ class EmbeddedOpa:
             log.info("opa", message=message)
         elif level in {"error", "fatal", "panic"}:
             self._last_lines.append(f"{message} {record or ''}".strip())
+            if record.get("plugin") == "bundle":
+                self.bundle_fault = message
             log.warning("opa", message=message, **{f"opa_{name}": value for name, value in record.items()})
 
 
@@ -168,7 +172,8 @@ def wait_until_ready(probe: Callable[[float], object], opa: EmbeddedOpa | None, 
         try:
             probe(end)
         except TenantgateError as fault:
-            if time.monotonic() + pause >= end or (opa is not None and opa.restarts > 3):  # noqa: PLR2004 - it will not get better
+            hopeless = opa is not None and (opa.bundle_fault or opa.restarts > _HOPELESS_RESTARTS)
+            if hopeless or time.monotonic() + pause >= end:
                 words = opa.last_words() if opa is not None else ""
                 msg = f"OPA does not come up: {fault}" + (f"\n{words}" if words else "")
                 raise StartError(msg) from fault

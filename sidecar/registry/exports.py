@@ -10,7 +10,7 @@ import base64
 import gzip
 import hashlib
 import zlib
-from datetime import UTC, datetime
+from datetime import datetime  # noqa: TC003 - msgspec resolves the annotation at run time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -168,7 +168,9 @@ class Export:
     def _find_summary(self, under: str) -> str:
         found = [k for k in self._store.keys(under) if k.rpartition("/")[2] == SUMMARY]
         if not found:
-            msg = f"{self.source}: no export here: there is no {SUMMARY}. A failed or unfinished export does not have one"
+            msg = (
+                f"{self.source}: no export here: there is no {SUMMARY}. A failed or unfinished export does not have one"
+            )
             raise ExportError(msg)
         if len(found) > 1:
             folders = ", ".join(key.removesuffix(f"/{SUMMARY}") for key in found[:5])
@@ -211,6 +213,8 @@ class Export:
                 return file.read()
         except FileNotFoundError as fault:
             raise self._fault(key, "is missing") from fault
+        except (OSError, BotoCoreError) as fault:
+            raise self._fault(key, f"cannot be read: {fault}") from fault
 
     def _lines(self, key: str, md5_checksum: str) -> Iterator[bytes]:
         try:

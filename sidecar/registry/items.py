@@ -135,6 +135,7 @@ class Resource(_Item, frozen=True, kw_only=True):
     resource_type: str
     resource_id: str
     access: Literal["READ", "WRITE"] | UnsetType = UNSET
+    status: Status = "ACTIVE"
     attributes: dict[str, Json] = field(default_factory=dict)
 
 
@@ -407,4 +408,4 @@ def pointer_tokens(pointer: str) -> list[str]:
 
 def is_index(token: str) -> bool:
     """Tell whether a token may be an index of an array. Source: RFC 6901 section 4."""
-    return token == "0" or (token.isascii() and token.isdigit() and not token.startswith("0"))
+    return token.isascii() and token.isdigit() and (len(token) == 1 or not token.startswith("0"))

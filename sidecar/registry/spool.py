@@ -11,7 +11,7 @@ import tempfile
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import msgspec
 
@@ -49,7 +49,7 @@ class Spool:
         self.examples: list[str] = []
         self.faults: list[str] = []
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> Self:
         """Begin."""
         return self
 

@@ -137,6 +137,16 @@ def _remove_summary(export: Path) -> None:
     (_folder(export) / "manifest-summary.json").unlink()
 
 
+def _manifest_in_the_way(export: Path) -> None:
+    _remove_files_manifest(export)
+    (_folder(export) / "manifest-files.json").mkdir()
+
+
+def _count_one_item_elsewhere(entries: list[dict[str, Any]]) -> None:
+    entries[0]["itemCount"] -= 1
+    entries[1]["itemCount"] += 1
+
+
 def _another_export(export: Path) -> None:
     write_export(export, ITEMS, export_id="01764000009999-ffffffff")
 
@@ -151,18 +161,25 @@ _DAMAGES: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
     "an edited manifest": (_edit_manifest, ["manifest-files.json", "manifest-files.md5", "damaged"]),
     "an edited summary": (_edit_summary, ["manifest-summary.json", "manifest-summary.md5", "damaged"]),
     "a missing manifest": (_remove_files_manifest, ["manifest-files.json", "is missing"]),
-    "a missing checksum file": (_remove_checksum, ["manifest-files.json", "has no checksum file", "manifest-files.md5"]),
+    "a manifest that cannot be read": (_manifest_in_the_way, ["manifest-files.json", "cannot be read"]),
+    "a missing checksum file": (
+        _remove_checksum,
+        ["manifest-files.json", "has no checksum file", "manifest-files.md5"],
+    ),
     "a missing summary": (_remove_summary, ["no export here", "manifest-summary.json", "unfinished"]),
     "a summary that counts other items": (
         lambda export: _summary(export, itemCount=4),
         ["manifest-files.json", "lists 3 items", "says 4"],
     ),
     "a manifest that counts other items": (
-        lambda export: _files(export, lambda entries: entries[0].update(itemCount=1) or entries[1].update(itemCount=2)),
+        lambda export: _files(export, _count_one_item_elsewhere),
         ["data/p000", "holds 2 items, the manifest says 1"],
     ),
     "a summary without a time": (lambda export: _summary(export, exportTime=None), ["exportTime is missing"]),
-    "a summary without a manifest": (lambda export: _summary(export, manifestFilesS3Key=None), ["manifest-summary.json"]),
+    "a summary without a manifest": (
+        lambda export: _summary(export, manifestFilesS3Key=None),
+        ["manifest-summary.json"],
+    ),
     "a summary that is no JSON": (
         lambda export: _rewrite(_folder(export) / "manifest-summary.json", lambda _: b"{"),
         ["manifest-summary.json", "truncated"],
@@ -213,9 +230,7 @@ def test_an_export_is_refused_that_has(
 def test_an_incremental_export_is_refused(tmp_path: Path) -> None:
     words = ["INCREMENTAL_EXPORT", "a base bundle is built from a FULL_EXPORT"]
 
-    _check_that_nothing_is_written(
-        tmp_path, ExportError, words, lambda out: _build(DATA / "export-incremental", out)
-    )
+    _check_that_nothing_is_written(tmp_path, ExportError, words, lambda out: _build(DATA / "export-incremental", out))
 
 
 def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -255,7 +270,10 @@ _BAD_ITEMS: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
         ["tenant 'T' has two items of kind POLICY with the id 'P'"],
     ),
     "the same policy twice": ([_policy("P", _RULE)] * 2, ["two items of kind POLICY with the id 'P'"]),
-    "two rules with one id": ([_policy("P", _RULE | {"ruleId": "r"}, _RULE | {"ruleId": "r"})], [_AT + "rules[1].ruleId"]),
+    "two rules with one id": (
+        [_policy("P", _RULE | {"ruleId": "r"}, _RULE | {"ruleId": "r"})],
+        [_AT + "rules[1].ruleId"],
+    ),
     "an id that contradicts the key": ([_policy("P", policyId="Q")], [_AT + "policyId: 'Q' contradicts the key"]),
     "an unknown status": ([{"pk": "TENANT#T", "sk": "TENANT", "status": "ON"}], ["TENANT#T / TENANT: status"]),
     "a misspelt attribute": ([{"pk": "TENANT#T", "sk": "TENANT", "Status": "SUSPENDED"}], ["did you mean status?"]),
@@ -280,7 +298,10 @@ _BAD_LINES: dict[str, tuple[str, list[str]]] = {
     "with two types in one value": ('{"Item": {"pk": {"S": "a", "N": "1"}}}', ["line 1", "pk: not a DynamoDB"]),
     "with an unknown type": ('{"Item": {"pk": {"X": "a"}}}', ["line 1", "pk: not a DynamoDB"]),
     "with a number that is none": ('{"Item": {"n": {"N": "NaN"}}}', ["line 1", "n: not a DynamoDB"]),
-    "with more digits than JSON carries": ('{"Item": {"n": {"N": "0.1234567890123456789"}}}', ["n: the number", "digits"]),
+    "with more digits than JSON carries": (
+        '{"Item": {"n": {"N": "0.1234567890123456789"}}}',
+        ["n: the number", "digits"],
+    ),
     "that is not UTF-8": ('{"Item": {"pk": {"S": "\udcff"}}}', ["line 1"]),
 }
 
@@ -291,9 +312,7 @@ def test_an_export_is_refused_with_a_line(line: str, words: list[str], tmp_path:
     body = gzip.compress(line.encode(errors="surrogateescape") + b"\n")
     _rewrite(_first_data(export), lambda _: body)
 
-    _check_that_nothing_is_written(
-        tmp_path, ExportError, ["data/p000", *words], lambda out: _build(export, out)
-    )
+    _check_that_nothing_is_written(tmp_path, ExportError, ["data/p000", *words], lambda out: _build(export, out))
 
 
 # ── places that cannot be written to ────────────────────────────────────────────────────────────────────────────────────
@@ -413,7 +432,11 @@ def _with_checksum_names(export: Path) -> None:
 
 
 def _with_keys_below_another_prefix(export: Path) -> None:
-    _files(export, lambda entries: [e.update(dataFileS3Key="elsewhere/" + e["dataFileS3Key"]) for e in entries] and None)
+    def rename(entries: list[dict[str, Any]]) -> None:
+        for entry in entries:
+            entry["dataFileS3Key"] = "elsewhere/" + entry["dataFileS3Key"]
+
+    _files(export, rename)
     _summary(export, manifestFilesS3Key=f"elsewhere/AWSDynamoDB/{EXPORT_ID}/manifest-files.json")
 
 
@@ -439,7 +462,9 @@ def test_an_export_is_read_with(change: Callable[[Path], None], export: Path, tm
     assert _build(export, tmp_path / "bundle.tar.gz").tenants == 1
 
 
-@pytest.mark.parametrize("below", ["", "AWSDynamoDB", f"AWSDynamoDB/{EXPORT_ID}"], ids=["prefix", "AWSDynamoDB", "export"])
+@pytest.mark.parametrize(
+    "below", ["", "AWSDynamoDB", f"AWSDynamoDB/{EXPORT_ID}"], ids=["prefix", "AWSDynamoDB", "export"]
+)
 @pytest.mark.parametrize("prefix", ["", "exports/daily/"], ids=["no prefix", "a prefix"])
 def test_an_export_is_found_from_each_level(below: str, prefix: str, tmp_path: Path) -> None:
     write_export(tmp_path / "export", ITEMS, prefix=prefix)
@@ -532,9 +557,7 @@ def test_a_bucket_gives_the_same_bytes_as_a_directory(bucket: Any, source: str, 
 def test_a_bucket_that_is_not_there_is_named(tmp_path: Path) -> None:
     words = ["s3://nobodys-bucket", "NoSuchBucket"]
 
-    _check_that_nothing_is_written(
-        tmp_path, ExportError, words, lambda out: _build("s3://nobodys-bucket/exports", out)
-    )
+    _check_that_nothing_is_written(tmp_path, ExportError, words, lambda out: _build("s3://nobodys-bucket/exports", out))
 
 
 @pytest.mark.usefixtures("bucket")
@@ -585,7 +608,12 @@ def test_the_report_counts_what_was_read_and_compiled(tmp_path: Path) -> None:
 def test_the_report_has_nothing_odd_to_tell_of_a_tidy_registry(tmp_path: Path) -> None:
     report = _build(DATA / "export-full", tmp_path / "bundle.tar.gz")
 
-    assert (report.tenantless, report.unknown_items, report.unknown_examples, report.unknown_attributes) == ((), 0, (), {})
+    assert (report.tenantless, report.unknown_items, report.unknown_examples, report.unknown_attributes) == (
+        (),
+        0,
+        (),
+        {},
+    )
 
 
 def test_the_report_tells_of_what_was_passed_over(tmp_path: Path) -> None:

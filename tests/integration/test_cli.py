@@ -126,7 +126,7 @@ def test_an_argument_is_typed_as_yaml_has_it(ask: Any, words: list[str], status:
 def test_a_date_as_an_argument_stays_the_text_that_it_was(tmp_path: Path) -> None:
     condition = {"path": "/arguments/day", "op": "eq", "value": "2026-11-24"}
     rule = {"effect": "ALLOW", "resourceType": "TOOL", "resources": ["t"], "conditions": [condition]}
-    items = [
+    items: list[dict[str, Any]] = [
         {"pk": "TENANT#T", "sk": "TENANT", "membership": "OPTIONAL"},
         {"pk": "TENANT#T", "sk": "POLICY#P", "rules": [rule]},
     ]
@@ -241,7 +241,7 @@ def test_status_ends_with_2_when_there_is_no_sidecar(tmp_path: Path) -> None:
 
 def test_status_watches_until_the_sidecar_stops(sample_bundle: Path, short_path: Path) -> None:
     with running_sidecar(sidecar_settings(short_path, sample_bundle)) as (sidecar, _):
-        command = [Path(sys.executable).parent / "tenantgate", "status", "--watch", "--json"]
+        command: list[str | Path] = [Path(sys.executable).parent / "tenantgate", "status", "--watch", "--json"]
         with subprocess.Popen(
             [*command, "--address", sidecar.addresses[0]], stdout=subprocess.PIPE, text=True
         ) as process:
@@ -275,7 +275,7 @@ def test_bundle_build_prints_json_alone_when_asked(tmp_path: Path) -> None:
 
 
 def test_bundle_build_warns_of_what_it_passed_over(tmp_path: Path) -> None:
-    items = [
+    items: list[dict[str, Any]] = [
         {"pk": "TENANT#Ghost", "sk": "POLICY#P", "rules": []},
         {"pk": "TENANT#T", "sk": "TENANT", "colour": "blue"},
         {"pk": "INVOICE#1", "sk": "LINE#1"},
@@ -298,7 +298,14 @@ def test_bundle_build_ends_with_2_and_the_reason_when_it_cannot(tmp_path: Path) 
 def test_bundle_build_refuses_rego_that_does_not_compile(tmp_path: Path) -> None:
     (tmp_path / "custom" / "broken").mkdir(parents=True)
     (tmp_path / "custom" / "broken" / "broken.rego").write_text("package custom.broken\n\ndeny contains x if { y }\n")
-    words = ["--export", DATA / "export-full", "--out", tmp_path / "b.tar.gz", "--custom", tmp_path / "custom"]
+    words: list[str | Path] = [
+        "--export",
+        DATA / "export-full",
+        "--out",
+        tmp_path / "b.tar.gz",
+        "--custom",
+        tmp_path / "custom",
+    ]
     ended = _run("bundle", "build", *words)
 
     assert ended.exit_code == 2

@@ -40,6 +40,8 @@ NEVER_ON_THE_WIRE: set[type[errors.TenantgateError]] = {
     errors.ExportError,
     errors.BundleError,
     errors.MalformedItemsError,
+    errors.TableError,
+    errors.ConflictError,
     CallError,  # the command line, as a client
 }
 
@@ -316,8 +318,8 @@ class _Busy:
 def busy(short_path: Path) -> Iterator[_Busy]:
     release = threading.Event()
 
-    def when_released(_query: Query) -> Iterator[bytes]:
-        release.wait()
+    def when_released(query: Query) -> Iterator[bytes]:
+        wait_until(lambda: release.is_set() or query.stopped.is_set(), 60)
         yield decided(DENY)
 
     with fake_opa(short_path / "fake.sock", after_probes(when_released)) as opa:

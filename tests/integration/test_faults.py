@@ -73,28 +73,25 @@ def _hang_up_midway(_query: Query) -> Iterator[bytes]:
     raise HangUp
 
 
-def _silent(stopped: threading.Event) -> Answer:
-    def answer(_query: Query) -> Iterator[bytes]:
-        stopped.wait()
-        yield b""
-
-    return answer
+def _silent(query: Query) -> Iterator[bytes]:
+    query.stopped.wait()
+    yield b""
 
 
 def _trickle(whole: bytes) -> Answer:
     """Answer byte by byte, each in time for a timeout that begins anew with each byte."""
 
-    def answer(_query: Query) -> Iterator[bytes]:
-        pause = threading.Event()
+    def answer(query: Query) -> Iterator[bytes]:
         for position in range(len(whole)):
             yield whole[position : position + 1]
-            pause.wait(0.1)
+            if query.stopped.wait(0.1):
+                return
 
     return answer
 
 
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-_HUGE = http({"result": ALLOW, "padding": "x" * 100_000})
+_HUGE = decided(ALLOW | {"reason": "x" * 100_000})
 
 _BAD_ANSWERS: dict[str, tuple[tuple[grpc.StatusCode, str, str], Answer]] = {
     "closes without answering": (UNAVAILABLE, _hang_up),
@@ -141,29 +138,23 @@ def test_a_bad_answer_of_opa_is_an_error_and_never_a_decision(
 
 
 def test_a_silent_opa_makes_the_sidecar_answer_unavailable(short_path: Path) -> None:
-    stopped = threading.Event()
-    with _sidecar_asking(_silent(stopped), short_path) as (_, channel):
+    with _sidecar_asking(_silent, short_path) as (_, channel):
         error = wire.failure(lambda: wire.authorize(channel))
-        stopped.set()
 
     assert wire.outcome(error) == UNAVAILABLE
 
 
 def test_the_callers_deadline_counts_when_it_is_the_shorter(short_path: Path) -> None:
-    stopped = threading.Event()
-    with _sidecar_asking(_silent(stopped), short_path, opa__timeout_seconds=60) as (_, channel):
+    with _sidecar_asking(_silent, short_path, opa__timeout_seconds=60) as (_, channel):
         error: Any = wire.failure(lambda: wire.authorize(channel, timeout=0.2))
-        stopped.set()
 
     assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_a_call_without_a_deadline_gets_the_default_one_and_its_reason(short_path: Path) -> None:
-    stopped = threading.Event()
     settings = {"opa__timeout_seconds": 60, "limits__default_deadline_seconds": 0.2}
-    with _sidecar_asking(_silent(stopped), short_path, **settings) as (_, channel):
+    with _sidecar_asking(_silent, short_path, **settings) as (_, channel):
         error = wire.failure(lambda: AuthorizationServiceStub(channel).Authorize(wire.question()))
-        stopped.set()
 
     assert wire.outcome(error) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "tenantgate")
 
@@ -225,7 +216,7 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one(short_path:
 
     def late_then_deny(query: Query) -> Iterator[bytes]:
         if query.input["resource"]["id"] == ORDER_LOOKUP:
-            release.wait()
+            wait_until(lambda: release.is_set() or query.stopped.is_set(), 60)
             yield decided(ALLOW)
         else:
             yield decided(DENY)
@@ -474,7 +465,12 @@ class _Served:
 
     def __init__(self, folder: Path, *options: str) -> None:
         self.socket = folder / "tenantgate.sock"
-        command: list[str | Path] = [Path(sys.executable).parent / "tenantgate", "serve", "--set", f"state_dir={folder}"]
+        command: list[str | Path] = [
+            Path(sys.executable).parent / "tenantgate",
+            "serve",
+            "--set",
+            f"state_dir={folder}",
+        ]
         self.process = subprocess.Popen(
             [*command, "--set", f"opa.binary={OPA}", *options], stderr=subprocess.PIPE, text=True, cwd=folder
         )
@@ -489,7 +485,10 @@ class _Served:
             self._lines.extend(lines)
 
     def wait_until_serving(self) -> None:
-        wait_until(lambda: any('"event": "serving"' in line for line in self._lines), 30)
+        wait_until(lambda: self.has_written('"event": "serving"'), 30)
+
+    def has_written(self, words: str) -> bool:
+        return any(words in line for line in [*self._lines])
 
     def finish(self) -> tuple[int, str]:
         """Wait for the end of the process; give its exit status and what it wrote."""
@@ -548,8 +547,23 @@ def test_a_signal_ends_the_sidecar_in_order(sample_bundle: Path, short_path: Pat
         status, written = served.finish()
 
     assert status == 0, written
-    assert not _is_alive(pid)
+    wait_until(lambda: not _is_alive(pid))
     assert not served.socket.exists()
+    assert not (short_path / "opa.sock").exists()
+
+
+def test_a_signal_during_the_start_ends_the_sidecar_in_order(short_path: Path) -> None:
+    bundle = short_path / "broken.tar.gz"
+    bundle.write_text("not a bundle, so that OPA never gets ready")
+    served = _Served(short_path, "--bundle", str(bundle))
+    try:
+        wait_until(lambda: served.has_written("Bundle load failed"), 30)
+        served.process.terminate()
+        status, written = served.finish()
+    finally:
+        served.close()
+
+    assert status == 0, written
     assert not (short_path / "opa.sock").exists()
 
 
@@ -558,8 +572,8 @@ def _draining(folder: Path, calls: int) -> Iterator[tuple[_Served, list[Any], th
     """Run a sidecar that was told to end while OPA holds back the answers to some calls."""
     release = threading.Event()
 
-    def when_released(_query: Query) -> Iterator[bytes]:
-        release.wait()
+    def when_released(query: Query) -> Iterator[bytes]:
+        wait_until(lambda: release.is_set() or query.stopped.is_set(), 60)
         yield decided(DENY)
 
     with fake_opa(folder / "fake.sock", after_probes(when_released)) as opa:
@@ -622,15 +636,13 @@ def test_a_health_watcher_does_not_hold_up_the_end(short_path: Path) -> None:
 
 
 def test_the_drain_is_bounded(short_path: Path) -> None:
-    release = threading.Event()
-    with fake_opa(short_path / "fake.sock", after_probes(_silent(release))) as opa:
+    with fake_opa(short_path / "fake.sock", after_probes(_silent)) as opa:
         overrides = {"opa__address": opa.address, "opa__timeout_seconds": 60, "lifecycle__drain_seconds": 0.2}
         with running_sidecar(sidecar_settings(short_path, None, **overrides)) as (sidecar, channel):
             call = AuthorizationServiceStub(channel).Authorize.future(wire.question(), timeout=60)
             wait_until(lambda: opa.queries)
             sidecar.stop()
             error: Any = wire.failure(call.result)
-            release.set()
 
     assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 

@@ -92,9 +92,7 @@ def test_the_health_of_a_service_that_there_is_not_is_not_found(sample: grpc.Cha
 
 
 @pytest.mark.parametrize("service", ["", SERVICE])
-def test_a_sidecar_whose_opa_decides_wrongly_is_not_healthy(
-    turned: tuple[FakeOpa, grpc.Channel], service: str
-) -> None:
+def test_a_sidecar_whose_opa_decides_wrongly_is_not_healthy(turned: tuple[FakeOpa, grpc.Channel], service: str) -> None:
     opa, channel = turned
     opa.answer = _wrong
 
@@ -150,12 +148,13 @@ def test_health_watchers_are_told_and_let_go_when_the_sidecar_stops(sample_bundl
         wait_until(lambda: all(watcher.ended.is_set() for watcher in watchers))
 
     assert {watcher.seen[-1].status for watcher in watchers} == {health_pb2.HealthCheckResponse.NOT_SERVING}
+    assert [watcher.error for watcher in watchers] == [None] * 3
 
 
 # ── reflection ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _reflect(channel: grpc.Channel, **question: str) -> Any:
+def _reflect(channel: grpc.Channel, **question: Any) -> Any:
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     (answer,) = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(**question)]), timeout=DEADLINE)
     return answer
@@ -253,9 +252,9 @@ def test_a_watcher_too_many_is_refused(turned: tuple[FakeOpa, grpc.Channel]) -> 
 
 def test_watchers_that_went_away_make_room(turned: tuple[FakeOpa, grpc.Channel]) -> None:
     _, channel = turned
-    for _ in range(2):
-        watcher = _watch(channel)
-        wait_until(lambda: watcher.seen)
+    watchers = [_watch(channel) for _ in range(2)]
+    wait_until(lambda: all(watcher.seen for watcher in watchers))
+    for watcher in watchers:
         watcher.cancel()
 
     def admitted() -> bool:
@@ -290,4 +289,3 @@ def test_watchers_are_let_go_when_the_sidecar_stops(sample_bundle: Path, short_p
         wait_until(lambda: all(watcher.ended.is_set() for watcher in watchers))
 
     assert [watcher.error for watcher in watchers] == [None] * 3
-

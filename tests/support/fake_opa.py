@@ -29,11 +29,15 @@ DENY = PROBE_ANSWER | {"code": "DENIED_BY_RULE", "reason": "denied", "policy_id"
 
 
 class Query(NamedTuple):
-    """One query as it reached the fake; ``number`` counts those on the same connection, from 1."""
+    """One query as it reached the fake; ``number`` counts those on the same connection, from 1.
+
+    ``stopped`` is set when the fake is to end: an answer that is held back must not wait for longer.
+    """
 
     path: str
     body: bytes
     number: int
+    stopped: threading.Event
 
     @property
     def input(self) -> dict[str, Any]:
@@ -129,7 +133,7 @@ class FakeOpa:
                     name, _, value = header.partition(b":")
                     if name.lower() == b"content-length":
                         length = int(value)
-                query = Query(line.split()[1].decode(), received.read(length), number)
+                query = Query(line.split()[1].decode(), received.read(length), number, self.stopped)
                 if not query.is_probe:
                     self.queries.append(query)
                 for piece in self.answer(query):

@@ -34,31 +34,44 @@ def some(pool: list[Any], least: int = 0) -> st.SearchStrategy[list[Any]]:
     return st.lists(st.sampled_from(pool), min_size=least, max_size=3, unique_by=repr)
 
 
+_lists = st.lists(values, max_size=3)
+_texts = st.sampled_from(["", "a", "b"])
+_ordered = st.sampled_from([0, 1, 2, "a", "aa"])
+OPERATORS: dict[str, st.SearchStrategy[Any] | None] = {
+    **dict.fromkeys(("eq", "ne", "contains"), values),
+    **dict.fromkeys(("lt", "lte", "gt", "gte"), _ordered),
+    **dict.fromkeys(("in", "not_in", "subset_of"), _lists),
+    **dict.fromkeys(("prefix", "suffix"), _texts),
+    "glob": st.sampled_from(["*", "a*", "a**", "b"]),
+    **dict.fromkeys(("exists", "absent"), None),
+}
+"""The operators, each with the values that it may be given; ``None`` for those that take none."""
+
+PATHS = [
+    "/arguments/x",
+    "/arguments/y",
+    "/arguments",
+    "/arguments/x/0",
+    "/context/x",
+    "/subject/id",
+    "/subject/roles",
+    "/subject/attributes/x",
+    "/resource/properties/x",
+    "/action/name",
+]
+
+
 @st.composite
 def conditions(draw: st.DrawFn) -> dict[str, Any]:
     """Make a condition that the compiler accepts."""
-    paths = ["/arguments/x", "/arguments/y", "/arguments", "/context/x", "/subject/id", "/subject/attributes/x"]
-    paths += ["/resource/properties/x", "/subject/roles", "/arguments/x/0", "/action/name"]
-    condition: dict[str, Any] = {"path": draw(st.sampled_from(paths))}
-    op = condition["op"] = draw(
-        st.sampled_from(
-            ["eq", "ne", "lt", "lte", "gt", "gte", "in", "not_in", "prefix", "suffix", "glob"]
-            + ["contains", "exists", "absent", "subset_of"]
-        )
-    )
-    if op in {"exists", "absent"}:
+    op = draw(st.sampled_from(sorted(OPERATORS)))
+    condition: dict[str, Any] = {"path": draw(st.sampled_from(PATHS)), "op": op}
+    given = OPERATORS[op]
+    if given is None:
         return condition
-    if draw(st.booleans()) and draw(st.booleans()):
-        return condition | {"valueFrom": draw(st.sampled_from(paths))}
-    if op in {"in", "not_in", "subset_of"}:
-        return condition | {"value": draw(st.lists(values, max_size=3))}
-    if op in {"prefix", "suffix"}:
-        return condition | {"value": draw(st.sampled_from(["", "a", "b"]))}
-    if op == "glob":
-        return condition | {"value": draw(st.sampled_from(["*", "a*", "a**", "b"]))}
-    if op in {"lt", "lte", "gt", "gte"}:
-        return condition | {"value": draw(st.sampled_from([0, 1, 2, "a", "aa"]))}
-    return condition | {"value": draw(values)}
+    if draw(mostly(False, True, weight=3)):  # noqa: FBT003 - the values to choose from
+        return condition | {"valueFrom": draw(st.sampled_from(PATHS))}
+    return condition | {"value": draw(given)}
 
 
 @st.composite
@@ -99,37 +112,44 @@ def tenants(draw: st.DrawFn, tenant: str) -> list[dict[str, Any]]:
             "membership": draw(mostly("OPTIONAL", "REQUIRED", weight=4)),
         }
     ]
-    for policy in draw(some(["p1", "p2"], 1)):
-        items.append(
-            {
-                "pk": pk,
-                "sk": f"POLICY#{policy}",
-                "assignment": draw(mostly("TENANT", "MEMBERS", weight=4)),
-                "rules": draw(st.lists(rules(), min_size=1, max_size=4)),
-            }
-        )
-    for user in draw(mostly(USERS[:2], USERS[:1], [])):
-        items.append(
-            {
-                "pk": pk,
-                "sk": f"USER#{user}",
-                "roles": draw(some(ROLES)),
-                "policyIds": draw(some(["p1", "p2"])),
-                "status": draw(mostly("ACTIVE", "SUSPENDED")),
-                "attributes": draw(arguments),
-            }
-        )
-    for agent in draw(mostly([], AGENTS, AGENTS[:2], weight=2)):
-        items.append(
-            {
-                "pk": pk,
-                "sk": f"AGENT#{agent}",
-                "scopes": draw(mostly(SCOPES, SCOPES[:1], [], weight=6)),
-                "status": draw(mostly("ACTIVE", "SUSPENDED")),
-            }
-        )
-    for resource in draw(some(IDS)):
-        items.append({"pk": pk, "sk": f"RESOURCE#TOOL#{resource}", "access": draw(st.sampled_from(["READ", "WRITE"]))})
+    items += [
+        {
+            "pk": pk,
+            "sk": f"POLICY#{policy}",
+            "assignment": draw(mostly("TENANT", "MEMBERS", weight=4)),
+            "rules": draw(st.lists(rules(), min_size=1, max_size=4)),
+        }
+        for policy in draw(some(["p1", "p2"], 1))
+    ]
+    items += [
+        {
+            "pk": pk,
+            "sk": f"USER#{user}",
+            "roles": draw(some(ROLES)),
+            "policyIds": draw(some(["p1", "p2"])),
+            "status": draw(mostly("ACTIVE", "SUSPENDED")),
+            "attributes": draw(arguments),
+        }
+        for user in draw(mostly(USERS[:2], USERS[:1], []))
+    ]
+    items += [
+        {
+            "pk": pk,
+            "sk": f"AGENT#{agent}",
+            "scopes": draw(mostly(SCOPES, SCOPES[:1], [], weight=6)),
+            "status": draw(mostly("ACTIVE", "SUSPENDED")),
+        }
+        for agent in draw(mostly([], AGENTS, AGENTS[:2], weight=2))
+    ]
+    items += [
+        {
+            "pk": pk,
+            "sk": f"RESOURCE#TOOL#{resource}",
+            "access": draw(st.sampled_from(["READ", "WRITE"])),
+            "status": draw(mostly("ACTIVE", "SUSPENDED")),
+        }
+        for resource in draw(some(IDS))
+    ]
     return items
 
 

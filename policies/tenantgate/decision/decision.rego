@@ -45,7 +45,10 @@ decide(item) := object.union_n([
 # METADATA
 # description: The rows that deny the item whatever the ALLOW rules say.
 denials(item, weighed) := array.concat(
-	[denied_by_rule(w.rule) | some w in weighed; w.verdict == "APPLIES"; w.rule.effect == "DENY"],
+	array.concat(
+		[row | row := _resource_suspended(item)],
+		[denied_by_rule(w.rule) | some w in weighed; w.verdict == "APPLIES"; w.rule.effect == "DENY"],
+	),
 	array.concat(
 		[denied_by_extension(name, reason) |
 			some name in registry.meta.extensions
@@ -118,6 +121,12 @@ no_matching_rule(item) := {"code": "NO_MATCHING_RULE", "reason": reason} if {
 # description: CONDITION_NOT_MET, by the first rule that would allow it if its conditions held.
 condition_not_met(rule, item) := object.union(_naming(rule), {"code": "CONDITION_NOT_MET", "reason": reason}) if {
 	reason := sprintf("condition not met: %s", [rules.first_failing(rule, item)])
+}
+
+# RESOURCE_SUSPENDED, unless the catalogue has nothing against the resource.
+_resource_suspended(item) := {"code": "RESOURCE_SUSPENDED", "reason": reason} if {
+	registry.resource_suspended(item.resource.type, item.resource.id)
+	reason := sprintf("%s %q is suspended", [item.resource.type, item.resource.id])
 }
 
 # SCOPE_INSUFFICIENT, unless the resource needs no scope or the effective scopes grant the access it needs.

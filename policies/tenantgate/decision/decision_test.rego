@@ -218,6 +218,19 @@ test_precedence[name] if {
 	testing.decide(rules, changes).code == code
 }
 
+test_precedence_of_a_suspended_resource[name] if {
+	off := {"shared": {"resources": {"TOOL": {"agent:tool:order-lookup": {"status": "SUSPENDED"}}}}}
+	some name, [code, rules, changes] in {
+		"before a DENY rule": ["RESOURCE_SUSPENDED", [_deny], {}],
+		"before scopes": ["RESOURCE_SUSPENDED", [_allow], _no_scopes],
+		"before an ALLOW rule": ["RESOURCE_SUSPENDED", [_allow], {}],
+		"after identity": ["TENANT_MISMATCH", [_allow], {"tenant": {"named": ["acme"]}}],
+	}
+	compiled := object.union(testing.registry_of(rules), off)
+	decision := testing.decide_under(compiled, testing.request_with(changes))
+	decision.code == code
+}
+
 test_precedence_of_membership[name] if {
 	some name, [rule, changes] in {
 		"before a DENY rule": [{"effect": "DENY"}, {}],

@@ -52,6 +52,12 @@ resource(type, id) := entry if {
 } else := data.registry.base.shared.resources[type][id]
 
 # METADATA
+# description: The resource is shut off, for the tenant or for all.
+resource_suspended(type, id) if data.registry.base.tenants[input.tenant.id].resources[type][id].status == "SUSPENDED"
+
+resource_suspended(type, id) if data.registry.base.shared.resources[type][id].status == "SUSPENDED"
+
+# METADATA
 # description: |
 #   The tenant's rules that concern a resource, by policy id and then by position. Exact ids are one look-up. A glob is
 #   filed under the literal text before its first wildcard, so that the globs to try are found by one look-up for each

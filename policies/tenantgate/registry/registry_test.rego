@@ -89,6 +89,22 @@ test_resource[name] if {
 	entry == tc[2]
 }
 
+# One word against the resource is enough, whichever entry says it.
+test_resource_suspended[name] if {
+	off := {"resources": {"TOOL": {"t:x": {"status": "SUSPENDED"}}}}
+	on := {"resources": {"TOOL": {"t:x": {"access": "READ"}}}}
+	some name, tc in {
+		"by the tenant": [testing.registry_with("globex", off), true],
+		"for all": [object.union(testing.registry, {"shared": off}), true],
+		"for all, not by the tenant": [object.union(testing.registry_with("globex", on), {"shared": off}), true],
+		"by another tenant": [testing.registry_with("acme", off), false],
+		"by nobody": [testing.registry_with("globex", on), false],
+	}
+	suspended := [true | registry.resource_suspended("TOOL", "t:x")] with data.registry.base as tc[0]
+		with input as testing.request
+	suspended == [true | tc[1]]
+}
+
 test_no_resource[name] if {
 	some name, tc in {
 		"another tenant's": ["TOOL", "agent:tool:order-export"],
