@@ -24,7 +24,7 @@ install: .tools/run ## Install tenantgate and OPA into the clone, without the to
 ##@ Test
 
 .PHONY: test
-test: .tools/dev ## Run all tests that need no container
+test: .tools/dev .tools/dynamodb-local ## Run all tests that need no container
 	@.tools/opa test $(REGO)
 	@.tools/opa test $(REGO) --coverage --threshold 100 >build/rego-coverage.json || { cat build/rego-coverage.json; exit 1; }
 	@$(VENV)/pytest
@@ -60,6 +60,10 @@ lock: .tools/dev ## Resolve the dependencies anew
 bench-scale: .tools/dev ## Compile, activate and ask at 100 to 100,000 tenants; writes build/scale.json
 	@$(VENV)/python tests/bench/scale.py
 
+.PHONY: bench-freshness
+bench-freshness: .tools/dev ## Write to DynamoDB and time until it is enforced; writes build/freshness.json
+	@$(VENV)/python -m tests.bench.freshness
+
 ##@ Clean
 
 .PHONY: clean
@@ -84,6 +88,10 @@ clean: ## Remove what the targets above made
 .tools/dev: .tools/run requirements/dev.lock
 	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
 	@touch $@
+
+.tools/dynamodb-local: tests/dynamodb-local/pom.xml | .venv/made
+	@tests/dynamodb-local/install
+	@if [ -d $@ ]; then touch $@; fi
 
 .tools/buf: Makefile .venv/made
 	@scripts/go-install buf github.com/bufbuild/buf/cmd/buf $(BUF_VERSION)

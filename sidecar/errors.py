@@ -12,13 +12,16 @@ A denial is not in this tree: it is a value. An exception means that no decision
     │   ├── EngineUnavailableError     it cannot be reached, or did not answer in time
     │   ├── NotReadyError              it has no policy or registry yet: the decision is undefined
     │   ├── EvaluationError            it reports that it could not evaluate
-    │   └── MalformedAnswerError       it answered something that is not a decision
+    │   ├── MalformedAnswerError       it answered something that is not a decision
+    │   └── RevisionRolledBackError    it answered under an older registry than one that has been served
     ├── SettingsError              a setting is unknown, ill-typed or unsafe
+    ├── SealError                  a bundle is damaged, unsigned, tampered with, or not ours
     ├── StartError                 the sidecar cannot start: OPA, a port, a socket or the bundle
     └── RegistryError              the registry cannot be read, edited or turned into a bundle
         ├── TableError                 the table is missing, of another form or out of reach
         ├── ConflictError              an item is no longer as it was when it was read
         ├── ExportError                an export is incomplete, damaged or of an unknown form
+        ├── PositionLostError          the stream of the table cannot be followed on from where it was read to
         ├── MalformedItemsError        items are recognised but malformed
         └── BundleError                a bundle cannot be written or read
 
@@ -85,8 +88,23 @@ class MalformedAnswerError(EngineError):
     """Raised when OPA's answer has any other shape than the documented one."""
 
 
+class RevisionRolledBackError(EngineError):
+    """Raised when OPA decides under an older registry than one that this sidecar has served decisions under."""
+
+
 class SettingsError(TenantgateError):
     """Raised when a setting is unknown, has the wrong type, is out of range or makes an unsafe combination."""
+
+
+class SealError(TenantgateError):
+    """Raised when a bundle is damaged, not ours, unsigned, signed with a foreign key, or not what was signed.
+
+    ``reason`` says which in a stable word, for counting.
+    """
+
+    def __init__(self, message: str, reason: str = "DAMAGED") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class StartError(TenantgateError):
@@ -120,6 +138,10 @@ class ExportError(RegistryError):
 
 class BundleError(RegistryError):
     """Raised when a bundle cannot be written, or is not one of ours."""
+
+
+class PositionLostError(RegistryError):
+    """Raised when changes of the table may have been missed, so that only a new base can tell the state of the registry."""
 
 
 class MalformedItemsError(RegistryError):

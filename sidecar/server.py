@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
+import secrets
 import signal
 import socket
+import sys
 import threading
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from sidecar import seal
+from sidecar.bundle_endpoint import BundleEndpoint
 from sidecar.doors.grpc import AuthorizationServicer
 from sidecar.doors.grpc_calls import Admission, CountingPool, Reading
 from sidecar.doors.health import SERVICE as HEALTH
 from sidecar.doors.health import Health
 from sidecar.doors.status import StatusServicer
 from sidecar.engine.decide import Decider
+from sidecar.engine.freshness import Served, Waiting
+from sidecar.engine.intake import Intake
 from sidecar.engine.monitor import Monitor, Readiness
 from sidecar.engine.opa import OpaClient
 from sidecar.engine.process import EmbeddedOpa, wait_until_ready
-from sidecar.errors import StartError
+from sidecar.engine.sources import SourceError, open_source
+from sidecar.errors import NotReadyError, SealError, StartError
 from sidecar.gen.tenantgate.v1 import (
     authorization_service_pb2,
     authorization_service_pb2_grpc,
@@ -33,9 +42,13 @@ from sidecar.gen.tenantgate.v1 import (
     status_service_pb2_grpc,
 )
 from sidecar.identity import Asserted
-from sidecar.toolchain import find_opa, pinned_version
+from sidecar.seal import public_keys
+from sidecar.toolchain import bundle_file, bundle_service, find_opa, opa_config, pinned_version
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.seal import PublicKey
     from sidecar.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -54,8 +67,11 @@ class Sidecar:
         self._stopping = threading.Event()
         self._stopped = False
         self._lock: IO[str] | None = None
+        self._endpoint: BundleEndpoint | None = None
+        self._intake: Intake | None = None
         self._opa: EmbeddedOpa | None = None
         self._client: OpaClient | None = None
+        self._served: Served | None = None
         self._monitor: Monitor | None = None
         self._server: grpc.Server | None = None
         self._health = Health([AUTHORIZATION])
@@ -84,25 +100,49 @@ class Sidecar:
         if self._stopped:
             return
         self._stopped = True
-        drain = self._settings.lifecycle.drain_seconds
-        self._health.enter_graceful_shutdown()
-        if self._monitor is not None:
-            self._monitor.stop()
-        if self._server is not None:
-            # the event that stop() gives is set when all calls have ended, at the latest when the grace is over
-            ended = self._server.stop(drain)
-            self._health.let_go()
-            ended.wait()
-        if self._client is not None:
-            self._client.close()
-        if self._opa is not None:
-            self._opa.stop(timeout=2.0)
+        self._stop_serving()
+        self._stop_engine()
         if self._lock is not None:
             path = self._settings.socket_path
             if path is not None and self.addresses:
                 path.unlink(missing_ok=True)
             self._lock.close()
         log.info("stopped")
+
+    def _stop_serving(self) -> None:
+        self._health.enter_graceful_shutdown()
+        if self._monitor is not None:
+            self._monitor.stop()
+        if self._server is not None:
+            # the event that stop() gives is set when all calls have ended, at the latest when the grace is over
+            ended = self._server.stop(self._settings.lifecycle.drain_seconds)
+            self._health.let_go()
+            ended.wait()
+
+    def _stop_engine(self) -> None:
+        if self._served is not None:
+            self._served.close()
+        if self._client is not None:
+            self._client.close()
+        if self._intake is not None:
+            self._intake.stop()
+        if self._opa is not None:
+            self._opa.stop(timeout=2.0)
+        if self._endpoint is not None:
+            self._endpoint.stop()
+
+    def give_up(self) -> None:
+        """End the process wherever it is, except while it stops: that ends by itself."""
+        if not self._stopped:
+            sys.exit(0)
+
+    def _stop_opa(self) -> None:
+        if self._intake is not None:
+            self._intake.stop()
+        if self._opa is not None:
+            self._opa.stop(timeout=2.0)
+        if self._endpoint is not None:
+            self._endpoint.stop()
 
     def _start(self) -> None:
         settings = self._settings
@@ -116,12 +156,21 @@ class Sidecar:
             timeout=settings.opa.timeout_seconds,
             max_answer_bytes=settings.opa.max_answer_bytes,
         )
-        decider = Decider(self._client, settings.policy, settings.freshness.max_staleness_seconds)
+        # One file that was named by hand is what is wanted, though it be older; and there will be no other.
+        follows = settings.opa.bundle is None
+        self._served = Served(Path(settings.state_dir) / "served.json") if follows else None
+        decider = Decider(self._client, settings.policy, settings.freshness.max_staleness_seconds, served=self._served)
+        if self._intake is not None:
+            self._intake.wait_for_first_look(settings.opa.start_timeout_seconds)
         if self._opa is not None:
-            wait_until_ready(decider.probe, self._opa, settings.opa.start_timeout_seconds)
+            has_base = self._intake is None or self._intake.base is not None
+            probe = decider.probe if has_base else functools.partial(_probe_without_base, decider)
+            wait_until_ready(probe, self._opa, settings.opa.start_timeout_seconds)
         self._monitor = Monitor(
             decider.probe, settings.lifecycle.probe_interval_seconds, settings.opa.timeout_seconds, self._tell_health
         )
+        if follows:
+            decider.wait = Waiting(self._monitor.wait_for_as_of, settings.limits.waiting, decider.clock)
         self._monitor.start()
         self._server = self._make_server(decider, self._monitor)
         self._listen(self._server)
@@ -130,28 +179,82 @@ class Sidecar:
 
     def _embed_opa(self) -> str:
         settings = self._settings
-        if settings.opa.bundle is None:
-            msg = "opa.bundle: name the bundle to serve (`tenantgate bundle build` makes one), or set opa.address"
+        state_dir = Path(settings.state_dir)
+        binary = find_opa(settings.opa.binary)
+        _check_path_length(state_dir / "opa.sock")
+        try:
+            keys = public_keys(map(Path, settings.bundles.keys))
+        except SealError as fault:
+            msg = f"bundles.keys: {fault}"
+            raise StartError(msg) from fault
+        bundles = self._bundle_file(keys) if settings.bundles.source is None else self._follow_source(keys)
+        config = opa_config(bundles, keys, decision_log=settings.log.opa_decisions)
+        self._opa = EmbeddedOpa(binary, config, state_dir, on_exit=self._wake_monitor)
+        self._opa.start()
+        if self._intake is not None:
+            self._intake.start()
+        return self._opa.address
+
+    def _bundle_file(self, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
+        if self._settings.opa.bundle is None:
+            msg = (
+                "opa.bundle: name the bundle to serve (`tenantgate bundle build` makes one), or set bundles.source to follow "
+                "where bundles are published, or opa.address"
+            )
             raise StartError(msg)
-        bundle = Path(settings.opa.bundle)
+        bundle = Path(self._settings.opa.bundle)
         if not bundle.is_file():
             msg = f"opa.bundle: {bundle}: no such file; `tenantgate bundle build` makes one"
             raise StartError(msg)
-        binary = find_opa(settings.opa.binary)
-        _check_path_length(Path(settings.state_dir) / "opa.sock")
-        self._opa = EmbeddedOpa(
-            binary,
-            bundle,
-            Path(settings.state_dir),
-            decision_log=settings.log.opa_decisions,
-            on_exit=self._wake_monitor,
-        )
-        self._opa.start()
-        return self._opa.address
+        if keys:
+            try:
+                with bundle.open("rb") as file:
+                    sealed = seal.check(file, keys)
+            except (OSError, SealError) as fault:
+                msg = f"opa.bundle: {bundle}: {fault}"
+                raise StartError(msg) from fault
+            if sealed.kind != seal.BASE:
+                msg = f"opa.bundle: {bundle}: is the {sealed.kind} bundle; a base bundle is needed"
+                raise StartError(msg)
+        return bundle_file(bundle)
+
+    def _follow_source(self, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
+        settings = self._settings.bundles
+        folder = Path(self._settings.state_dir) / "bundles"
+        try:
+            source = open_source(
+                settings.source or "",
+                poll_seconds=settings.poll_seconds,
+                long_poll_seconds=settings.long_poll_seconds,
+                token_file=settings.token_file,
+                ca_file=settings.ca_file,
+            )
+        except SourceError as fault:
+            msg = f"bundles.source: {fault}"
+            raise StartError(msg) from fault
+        self._intake = Intake(source, folder, keys, self._hand_on, self._bundles_changed)
+        try:
+            self._intake.load()
+        except OSError as fault:
+            msg = f"state_dir: {folder} cannot be used: {fault.strerror or fault}"
+            raise StartError(msg) from fault
+        token = secrets.token_urlsafe(32)
+        self._endpoint = BundleEndpoint(folder, token=token, reports=self._intake.note)
+        self._endpoint.start()
+        return bundle_service(self._endpoint.url, token)
+
+    def _hand_on(self) -> None:
+        if self._endpoint is not None:
+            self._endpoint.changed()
 
     def _wake_monitor(self) -> None:
         if self._monitor is not None:
             self._monitor.wake()
+
+    def _bundles_changed(self) -> None:
+        if self._monitor is not None:
+            self._monitor.wake()
+            self._monitor.tell()
 
     def _tell_health(self, readiness: Readiness) -> None:
         self._health.tell(serving=readiness.serving)
@@ -180,6 +283,7 @@ class Sidecar:
         status = StatusServicer(
             monitor,
             self._opa,
+            self._intake,
             settings,
             version=version("tenantgate"),
             opa_version=pinned_version() if self._opa else "",
@@ -207,6 +311,12 @@ class Sidecar:
                 os.umask(before)
             path.chmod(int(listen.socket_mode, 8))
             self.addresses.append(f"unix:{path}")
+
+
+def _probe_without_base(decider: Decider, deadline: float) -> None:
+    """See whether OPA answers. What it has nothing to decide with yet is no reason not to start: it will come."""
+    with suppress(NotReadyError):
+        decider.probe(deadline)
 
 
 def _claim(state_dir: Path) -> IO[str]:

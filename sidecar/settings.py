@@ -88,7 +88,9 @@ class Scopes(_Section, frozen=True):
 class Opa(_Section, frozen=True):
     """The policy engine."""
 
-    bundle: Annotated[str | None, _about("Bundle file that the embedded OPA serves; null when `address` is set")] = None
+    bundle: Annotated[
+        str | None, _about("Bundle file that the embedded OPA loads once; null with `bundles.source` or `address`")
+    ] = None
     address: Annotated[
         str | None, _about("A separate OPA to ask: `unix:PATH` or `http://HOST:PORT`; null to embed one")
     ] = None
@@ -97,6 +99,33 @@ class Opa(_Section, frozen=True):
     start_timeout_seconds: Annotated[float, _about("Longest wait for OPA at start, seconds", gt=0)] = 60.0
     connections: Annotated[int, _about("Connections kept open to OPA", ge=1)] = 32
     max_answer_bytes: Annotated[int, _about("Largest answer taken from OPA, bytes", ge=1024)] = 16 * 1024 * 1024
+
+
+class Bundles(_Section, frozen=True):
+    """Where bundles come from, and whose are accepted."""
+
+    source: Annotated[
+        str | None,
+        _about(
+            "Where `base.tar.gz` and `overlay.tar.gz` are published: a directory, `http(s)://...` or `s3://BUCKET/PREFIX`; "
+            "null with `opa.bundle` or `opa.address`"
+        ),
+    ] = None
+    keys: Annotated[
+        tuple[str, ...],
+        _about("Public keys, files in PEM, that bundles may be signed with; the id of each is its name without ending"),
+    ] = ()
+    accept_unsigned: Annotated[bool, _about("Accept bundles that nobody has signed; only without `keys`")] = False
+    poll_seconds: Annotated[
+        _Positive | None, _about("Time between looks at the source, seconds; null for 0.1 with a directory, else 1")
+    ] = None
+    long_poll_seconds: Annotated[
+        int, _about("How long a server that can may hold a request until there is something new, seconds", ge=1, le=600)
+    ] = 30
+    token_file: Annotated[str | None, _about("File with the bearer token for an `http(s)://` source")] = None
+    ca_file: Annotated[
+        str | None, _about("Certificates, in PEM, that an `https://` source is checked against; null for the system's")
+    ] = None
 
 
 class Freshness(_Section, frozen=True):
@@ -118,6 +147,9 @@ class LimitSettings(_Section, frozen=True):
     batch_items: Annotated[int, _about("Most items of a batch or tools of a list, entries", ge=1)] = 1000
     in_flight: Annotated[int, _about("Most calls worked on at a time; more are refused at once", ge=1)] = 256
     threads: Annotated[int, _about("Threads that work on calls", ge=1, le=256)] = 32
+    waiting: Annotated[
+        int, _about("Most calls that wait for the registry to reach their `min_as_of`; each holds a thread", ge=0)
+    ] = 8
     watchers: Annotated[int, _about("Most WatchStatus calls at a time; each holds a thread besides", ge=1)] = 8
     default_deadline_seconds: Annotated[float, _about("Deadline of calls that come without one, seconds", gt=0)] = 2.0
 
@@ -146,13 +178,15 @@ class Settings(_Section, frozen=True):
     """All settings."""
 
     state_dir: Annotated[
-        str, _about("Directory for sockets and OPA's configuration; made if missing, for the owner only")
+        str,
+        _about("Directory for sockets, OPA's configuration and bundles taken in; made if missing, for the owner only"),
     ] = ".tenantgate"
     listen: Listen = Listen()
     identity: IdentitySettings = IdentitySettings()
     delegation: Delegation = Delegation()
     scopes: Scopes = Scopes()
     opa: Opa = Opa()
+    bundles: Bundles = Bundles()
     freshness: Freshness = Freshness()
     limits: LimitSettings = LimitSettings()
     lifecycle: Lifecycle = Lifecycle()
@@ -286,14 +320,37 @@ def _check(settings: Settings) -> None:
         raise SettingsError(msg)
     if settings.listen.tcp is not None:
         host, _ = split_address(settings.listen.tcp)
-        if not _is_loopback(host):
+        if not is_loopback(host):
             msg = (
                 f"listen.tcp: {settings.listen.tcp} can be reached from other hosts, and identity.mode: asserted believes "
                 "whoever calls; listen on 127.0.0.1 or on the Unix socket"
             )
             raise SettingsError(msg)
-    if settings.opa.address is not None and settings.opa.bundle is not None:
-        msg = "opa: with an address, OPA is configured with its bundle elsewhere; leave opa.bundle null"
+    _check_bundles(settings.opa, settings.bundles)
+
+
+def _check_bundles(opa: Opa, bundles: Bundles) -> None:
+    if opa.address is not None and (opa.bundle is not None or bundles.source is not None):
+        given = "opa.bundle" if opa.bundle is not None else "bundles.source"
+        msg = f"opa: with an address, OPA is configured with its bundle elsewhere; leave {given} null"
+        raise SettingsError(msg)
+    if bundles.source is None:
+        return
+    if opa.bundle is not None:
+        msg = "bundles.source and opa.bundle are both set; leave opa.bundle null to follow the source"
+        raise SettingsError(msg)
+    if bundles.keys and bundles.accept_unsigned:
+        msg = "bundles: with keys, a bundle that is not signed is refused; leave bundles.accept_unsigned false"
+        raise SettingsError(msg)
+    if not bundles.keys and not bundles.accept_unsigned:
+        msg = (
+            "bundles.keys: name the public keys that bundles from bundles.source are signed with (`tenantgate bundle keygen` "
+            "makes a pair), or set bundles.accept_unsigned: true"
+        )
+        raise SettingsError(msg)
+    scheme, separator, rest = bundles.source.partition("://")
+    if separator and (scheme not in {"http", "https", "s3"} or not rest.strip("/")):
+        msg = f"bundles.source: {bundles.source!r} is neither a directory nor http://..., https://... or s3://BUCKET/PREFIX"
         raise SettingsError(msg)
 
 
@@ -306,7 +363,8 @@ def split_address(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether only this host can reach an address."""
     if host == "localhost":
         return True
     try:

@@ -6,8 +6,17 @@ import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from sidecar.errors import StartError
+from sidecar.seal import BASE, FILES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.seal import PublicKey
 
 _PACKAGE = Path(__file__).resolve().parent
 _CLONE = _PACKAGE.parent
@@ -25,13 +34,38 @@ def pinned_version() -> str:
     return (data_folder("opa") / "VERSION").read_text().strip()
 
 
-def opa_config(bundle: Path, *, decision_log: bool) -> str:
-    """Give the configuration of an embedded OPA that serves a bundle file, and may log its decisions."""
-    template = (data_folder("opa") / "embedded.yaml").read_text()
-    values = {"${BUNDLE}": bundle.resolve().as_uri(), "${DECISION_LOG}": str(decision_log).lower()}
-    for name, value in values.items():
-        template = template.replace(name, value)
-    return template
+def opa_config(bundles: Mapping[str, Any], keys: Mapping[str, PublicKey], *, decision_log: bool) -> str:
+    """Give the configuration of an embedded OPA, which may log its decisions.
+
+    ``bundles`` is what ``bundle_file`` or ``bundle_service`` gives. With ``keys``, OPA refuses what none of them has signed.
+    """
+    config = yaml.safe_load((data_folder("opa") / "embedded.yaml").read_text()) | dict(bundles)
+    if decision_log:
+        config["decision_logs"]["console"] = True
+    else:
+        # Left in, they would go to the first of the services.
+        del config["decision_logs"]
+    if keys:
+        config["keys"] = {key.id: {"algorithm": key.algorithm, "key": key.pem} for key in keys.values()}
+        for bundle in config["bundles"].values():
+            # Without the block, a bundle that has no signature would be accepted.
+            bundle["signing"] = {}
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def bundle_file(file: Path) -> dict[str, Any]:
+    """Have OPA load one file, once."""
+    return {"bundles": {BASE: {"resource": file.resolve().as_uri()}}}
+
+
+def bundle_service(url: str, token: str) -> dict[str, Any]:
+    """Have OPA follow base and overlay at a bundle endpoint, and report there what it has activated."""
+    polling = {"min_delay_seconds": 1, "max_delay_seconds": 1, "long_polling_timeout_seconds": 10}
+    return {
+        "services": {"sidecar": {"url": url, "credentials": {"bearer": {"token": token}}}},
+        "bundles": {kind: {"service": "sidecar", "resource": name, "polling": polling} for kind, name in FILES.items()},
+        "status": {"service": "sidecar"},
+    }
 
 
 def find_opa(binary: str | None) -> Path:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.support.dynamodb import JARS, running_dynamodb, why_missing
 from tests.support.processes import OPA, build_bundle, running_opa
 from tests.support.registries import DATA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.dynamodb import DynamoDb
     from tests.support.processes import PolicyOpa
 
 # In CI a failure must be due to the change at hand; elsewhere chance may find something new.
@@ -48,3 +50,18 @@ def policy_opa() -> Iterator[PolicyOpa]:
 def sample_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of the sample export."""
     return build_bundle(DATA / "export-full", tmp_path_factory.mktemp("bundle") / "bundle.tar.gz")
+
+
+@pytest.fixture(scope="session")
+def dynamodb() -> Iterator[DynamoDb]:
+    """A DynamoDB Local, with a client; tests that need it are skipped where it is not installed."""
+    if missing := why_missing():
+        pytest.skip(missing)
+    with running_dynamodb(JARS) as running:
+        yield running
+
+
+@pytest.fixture
+def table_name(dynamodb: DynamoDb) -> str:
+    """A name that no other test gives to its table."""
+    return dynamodb.fresh_name()

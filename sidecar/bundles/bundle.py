@@ -6,6 +6,7 @@ Source of the format: https://www.openpolicyagent.org/docs/latest/management-bun
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import tarfile
@@ -18,23 +19,33 @@ import msgspec
 from msgspec import Struct
 
 from sidecar.errors import BundleError
+from sidecar.seal import MANIFEST, SIGNATURES, canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-ROOTS = ("custom", "registry/base", "tenantgate")
-"""What the base bundle owns in OPA's ``data``."""
+    from sidecar.bundles.signing import Signer
+
+BASE_ROOTS = ("custom", "registry/base", "tenantgate")
+OVERLAY_ROOTS = ("registry/overlay",)
+"""What each kind of bundle owns in OPA's ``data``."""
 
 
-class BundleInfo(Struct, frozen=True):
-    """What ``.manifest`` says about a base bundle, under ``metadata``. ``as_of`` is RFC 3339."""
+class BundleInfo(Struct, frozen=True, omit_defaults=True):
+    """What ``.manifest`` says about a bundle, under ``metadata``. Moments are RFC 3339.
+
+    ``source`` and ``extensions`` are a base's. ``since`` and ``base`` are an overlay's: it holds every change since that moment,
+    and was made beside the base of that revision.
+    """
 
     as_of: str
-    source: str
     compiler: str
     format: int
-    extensions: tuple[str, ...]
     counts: dict[str, int]
+    source: str = ""
+    extensions: tuple[str, ...] = ()
+    since: str = ""
+    base: str = ""
 
 
 class Manifest(Struct, frozen=True):
@@ -72,18 +83,31 @@ def replacing(out: Path) -> Iterator[IO[bytes]]:
         scratch.unlink(missing_ok=True)
 
 
-def write_bundle(out: Path, manifest: Manifest, small: dict[str, bytes], data: IO[bytes]) -> None:
-    """Write a bundle: the manifest, some small files by name, and ``data`` as the data of ``registry/base``."""
+def write_bundle(
+    out: Path, manifest: Manifest, small: Mapping[str, bytes], data: IO[bytes], signer: Signer | None = None
+) -> None:
+    """Write a bundle: the manifest, some small files by name, and ``data`` as the data of its root in the registry.
+
+    All JSON must be as ``seal.canonical`` writes it, so that its hash is that of its bytes. Raises ``BundleError``, or
+    ``SealError`` when it cannot be signed, and then leaves ``out`` as it was.
+    """
+    (root,) = (root for root in manifest.roots if root.startswith("registry/"))
+    files = {**small, MANIFEST: canonical(msgspec.to_builtins(manifest))}
+    if signer is not None:
+        hashes = {name: hashlib.sha256(body).hexdigest() for name, body in files.items()}
+        data.seek(0)
+        hashes[f"{root}/data.json"] = hashlib.file_digest(data, "sha256").hexdigest()  # type: ignore[arg-type]  # a file
+        files[SIGNATURES] = canonical({"signatures": [signer.sign(hashes)]})
     with (
         replacing(out) as file,
         gzip.GzipFile("", "wb", compresslevel=6, fileobj=file, mtime=0) as zipped,
         tarfile.open(mode="w", fileobj=zipped, format=tarfile.USTAR_FORMAT) as tar,
     ):
-        for name, body in sorted(small.items() | {".manifest": msgspec.json.encode(manifest, order="sorted")}.items()):
+        for name, body in sorted(files.items()):
             tar.addfile(_entry(name, len(body)), io.BytesIO(body))
         size = data.seek(0, io.SEEK_END)
         data.seek(0)
-        tar.addfile(_entry("registry/base/data.json", size), data)
+        tar.addfile(_entry(f"{root}/data.json", size), data)
 
 
 def read_manifest(path: Path) -> tuple[Manifest, dict[str, int]]:

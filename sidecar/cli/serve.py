@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 
 import click
@@ -24,9 +23,9 @@ def serve(bundle: Path | None, config: Path | None, flags: tuple[str, ...]) -> N
 
     settings = read_settings(config, (*flags, *([f"opa.bundle={bundle}"] if bundle else [])))
     configure_logs(settings.log.level, settings.log.format)
-    # Until it serves, this ends it wherever it is, and what it has started with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sidecar = Sidecar(settings)
+    # Until it serves, this ends it wherever it is, and what it has started with it.
+    signal.signal(signal.SIGTERM, lambda *_: sidecar.give_up())
     try:
         sidecar.start()
         sidecar.wait()

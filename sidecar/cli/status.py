@@ -10,7 +10,7 @@ import click
 from sidecar.cli.options import address_options, connected
 
 if TYPE_CHECKING:
-    from sidecar.gen.tenantgate.v1.status_service_pb2 import Status
+    from sidecar.gen.tenantgate.v1.status_service_pb2 import BundleStatus, Status
 
 
 @click.command()
@@ -65,5 +65,28 @@ def _show(state: Status, *, as_json: bool) -> None:
     opa = MessageToDict(state.opa, preserving_proto_field_name=True)
     kind = f"embedded, version {opa.get('version')}, pid {opa.get('pid')}" if state.opa.embedded else "separate"
     table.add_row("OPA", f"{kind}, {state.opa.address}, {state.opa.restarts} restarts")
+    for bundle in state.bundles:
+        table.add_row(bundle.name, _bundle(bundle))
     table.add_row("since", state.started_at.ToJsonString())
     console.print(table)
+
+
+def _bundle(bundle: BundleStatus) -> str:
+    words = [bundle.revision or "none"]
+    if bundle.key_id:
+        words.append(f"signed with {bundle.key_id}")
+    if bundle.revision and not bundle.active:
+        words.append("not active yet")
+    if bundle.persisted:
+        words.append("kept from before, not confirmed by the source")
+    if bundle.held_revision:
+        words.append(f"{bundle.held_revision} waits for its base")
+    if bundle.refused:
+        words.append(f"{bundle.refused} refused")
+    lines = [", ".join(words)]
+    if bundle.error:
+        lines.append(bundle.error)
+    elif bundle.HasField("last_refusal"):
+        refusal = bundle.last_refusal
+        lines.append(f"last refusal {refusal.time.ToJsonString()}, {refusal.reason}: {refusal.message}")
+    return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -19,7 +20,7 @@ from sidecar import errors
 from sidecar.engine.decide import new_decision_id
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
 log = structlog.get_logger("access")
 
@@ -51,6 +52,11 @@ ERRORS: dict[type[errors.TenantgateError], ErrorRow] = {
     ),
     errors.NotReadyError: ErrorRow(
         grpc.StatusCode.UNAVAILABLE, "POLICY_NOT_READY", "no policy is loaded yet; no decision was made"
+    ),
+    errors.RevisionRolledBackError: ErrorRow(
+        grpc.StatusCode.UNAVAILABLE,
+        "REVISION_ROLLED_BACK",
+        "the policy engine has an older registry than has been served; no decision was made",
     ),
     errors.EvaluationError: ErrorRow(
         grpc.StatusCode.INTERNAL, "POLICY_EVALUATION_FAILED", "the policy could not be evaluated; no decision was made"

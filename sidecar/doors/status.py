@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from sidecar.engine.intake import Intake, Intaken
     from sidecar.engine.monitor import Monitor
     from sidecar.engine.process import EmbeddedOpa
     from sidecar.settings import Settings
@@ -30,6 +31,7 @@ class StatusServicer(pb_grpc.StatusServiceServicer):
         self,
         monitor: Monitor,
         opa: EmbeddedOpa | None,
+        intake: Intake | None,
         settings: Settings,
         *,
         version: str,
@@ -38,6 +40,7 @@ class StatusServicer(pb_grpc.StatusServiceServicer):
     ) -> None:
         self._monitor = monitor
         self._opa = opa
+        self._intake = intake
         self._settings = settings
         self._version = version
         self._opa_version = opa_version
@@ -88,4 +91,31 @@ class StatusServicer(pb_grpc.StatusServiceServicer):
             status.age.FromMicroseconds(max(0, now_microseconds() - readiness.as_of))
         if self._settings.freshness.max_staleness_seconds is not None:
             status.max_staleness.FromMicroseconds(int(self._settings.freshness.max_staleness_seconds * MICROSECONDS))
+        if self._intake is not None:
+            status.bundles.extend(map(_bundle_status, self._intake.states))
+            if not readiness.serving and self._intake.base is None:
+                status.problem = f"there is no base bundle: {status.bundles[0].error or 'none has come yet'}"
         return status
+
+
+def _bundle_status(state: Intaken) -> pb.BundleStatus:
+    bundle = pb.BundleStatus(
+        name=state.kind,
+        persisted=state.persisted,
+        held_revision=state.held,
+        error=state.error,
+        refused=sum(state.refused.values()),
+        refusals=state.refused,
+    )
+    if state.sealed is not None:
+        bundle.revision = state.sealed.revision
+        bundle.as_of.FromMicroseconds(state.sealed.as_of)
+        bundle.key_id = state.sealed.key_id
+        bundle.active = state.active == state.sealed.revision
+    refusal = state.refusal
+    if refusal is not None:
+        bundle.last_refusal.file = refusal.file
+        bundle.last_refusal.reason = refusal.reason
+        bundle.last_refusal.message = refusal.fault
+        bundle.last_refusal.time.FromMicroseconds(refusal.at)
+    return bundle

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_WAITED_FOR_INTERVAL = 0.05
+
 
 class Readiness(Struct, frozen=True):
     """What the last probe found. ``problem`` is empty when decisions can be made; ``as_of`` is microseconds since 1970."""
@@ -52,6 +54,7 @@ class Monitor:
         self._changed = threading.Condition()
         self._readiness = Readiness()
         self._version = 0
+        self._waiting = 0
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
     @property
@@ -77,6 +80,28 @@ class Monitor:
         """Probe now: something happened that may have changed the answer."""
         self._wake.set()
 
+    def tell(self) -> None:
+        """Let those who wait for a change see one: something else that they watch has changed."""
+        with self._changed:
+            self._version += 1
+            self._changed.notify_all()
+
+    def wait_for_as_of(self, as_of: int, deadline: float) -> bool:
+        """Wait until decisions are made under a registry as of that moment or later; tell whether they are.
+
+        ``deadline`` is a moment of ``time.monotonic()``. While anybody waits, it is probed more often.
+        """
+        with self._changed:
+            self._waiting += 1
+            self._wake.set()
+            try:
+                self._changed.wait_for(
+                    lambda: self._readiness.as_of >= as_of or self._stopping, max(0.0, deadline - time.monotonic())
+                )
+            finally:
+                self._waiting -= 1
+            return self._readiness.as_of >= as_of
+
     def wait_for_change(self, seen: int, timeout: float) -> tuple[int, bool]:
         """Wait until there is another version than ``seen``; give the version, and whether there will be more."""
         with self._changed:
@@ -85,7 +110,7 @@ class Monitor:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wake.wait(self._interval)
+            self._wake.wait(min(self._interval, _WAITED_FOR_INTERVAL) if self._waiting else self._interval)
             self._wake.clear()
             if not self._stopping:
                 self._look()
@@ -104,6 +129,4 @@ class Monitor:
             log.info("readiness", serving=found.serving, problem=found.problem, revision=found.revision)
         self._readiness = found
         self._on_change(found)
-        with self._changed:
-            self._version += 1
-            self._changed.notify_all()
+        self.tell()

@@ -1,4 +1,4 @@
-"""OPA as a child process: started with the bundle, watched, restarted with back-off, gone when we are gone."""
+"""OPA as a child process: started with a configuration, watched, restarted with back-off, gone when we are gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from sidecar.errors import StartError, TenantgateError
-from sidecar.toolchain import opa_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +39,7 @@ _HOPELESS_RESTARTS = 3
 
 
 class EmbeddedOpa:
-    """An OPA that serves one bundle file on a Unix socket.
+    """An OPA that answers on a Unix socket, configured by a text in YAML.
 
     ``on_exit`` is called from the supervising thread whenever the process ends by itself.
     """
@@ -48,17 +47,18 @@ class EmbeddedOpa:
     def __init__(
         self,
         binary: Path,
-        bundle: Path,
+        config: str,
         state_dir: Path,
         *,
-        decision_log: bool = False,
         on_exit: Callable[[], None] = lambda: None,
     ) -> None:
         self.socket = state_dir / "opa.sock"
         self._binary = binary
         self._config = state_dir / "opa.yaml"
-        self._config.write_text(opa_config(bundle, decision_log=decision_log))
-        self._config.chmod(0o600)
+        self._config.unlink(missing_ok=True)
+        # It may hold a token: nobody else can read it at any moment.
+        with os.fdopen(os.open(self._config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(config)
         self._on_exit = on_exit
         self._process: subprocess.Popen[str] | None = None
         self._last_lines: deque[str] = deque(maxlen=20)
@@ -158,7 +158,10 @@ class EmbeddedOpa:
             self._last_lines.append(f"{message} {record or ''}".strip())
             if record.get("plugin") == "bundle":
                 self.bundle_fault = message
-            log.warning("opa", message=message, **{f"opa_{name}": value for name, value in record.items()})
+            # One that is being stopped complains about what it had under way.
+            (log.info if self._stopping.is_set() else log.warning)(
+                "opa", message=message, **{f"opa_{name}": value for name, value in record.items()}
+            )
 
 
 def wait_until_ready(probe: Callable[[float], object], opa: EmbeddedOpa | None, timeout: float) -> None:

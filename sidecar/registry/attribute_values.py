@@ -1,18 +1,19 @@
-"""DynamoDB JSON to plain JSON: ``{"N": "5"}`` becomes 5.
+"""DynamoDB JSON to plain JSON and back: ``{"N": "5"}`` becomes 5.
 
 boto3's deserializer is not used because it makes a Decimal of every number, which JSON does not have, and because an
-export is read at hundreds of thousands of items.
+export is read at hundreds of thousands of items. Its serializer is not used because it refuses floats.
 
 Source: https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_AttributeValue.html
 """
 
 from __future__ import annotations
 
+import base64
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from sidecar.model import Json
 
@@ -24,20 +25,92 @@ class _DigitsError(ValueError):
 def plain(attributes: dict[str, Any]) -> dict[str, Json]:
     """Turn the attributes of an item into plain JSON.
 
-    Sets become sorted lists, so that the same item always gives the same text; binary stays base64 text.
+    Sets become sorted lists, so that the same item always gives the same text; binary becomes the base64 text that it is in an
+    export.
 
     Raises ``ValueError`` for a value that is not a well-formed attribute value, naming the attribute.
     """
     item = {}
     name = ""
     try:
-        for name, value in attributes.items():  # noqa: B007 - the handler needs the name
+        for name, value in attributes.items():
             item[name] = _value(value)
     except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as fault:
         reason = fault if isinstance(fault, _DigitsError) else "not a DynamoDB attribute value"
         msg = f"{name}: {reason}"
         raise ValueError(msg) from fault
     return item
+
+
+def typed(item: Mapping[str, Json]) -> dict[str, Any]:
+    """Turn plain JSON into the attributes of an item: what ``plain`` reads as the same again.
+
+    Raises ``ValueError`` for a value that DynamoDB cannot hold exactly, naming the attribute.
+    """
+    attributes = {}
+    for name, value in item.items():
+        try:
+            attributes[_name(name)] = _typed(value)
+        except ValueError as fault:
+            msg = f"{name}: {fault}"
+            raise ValueError(msg) from fault
+    return attributes
+
+
+def _typed(value: Json, depth: int = 0) -> dict[str, Any]:
+    if depth > _DEPTH:
+        msg = f"is nested more than {_DEPTH} deep"
+        raise ValueError(msg)
+    match value:
+        case None:
+            return {"NULL": True}
+        case bool():
+            return {"BOOL": value}
+        case int() | float():
+            return {"N": _exact(value)}
+        case str():
+            return {"S": _encodable(value)}
+        case dict():
+            return {"M": {_name(name): _typed(entry, depth + 1) for name, entry in value.items()}}
+        case list() | tuple():
+            return {"L": [_typed(entry, depth + 1) for entry in value]}
+    msg = f"{value!r} is not JSON"
+    raise ValueError(msg)
+
+
+def _name(name: Json) -> str:
+    if type(name) is not str or not name:
+        msg = f"{name!r} cannot be the name of an attribute"
+        raise ValueError(msg)
+    return _encodable(name)
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as fault:
+        msg = f"{text!r} holds half of a surrogate pair, which is not a character"
+        raise ValueError(msg) from fault
+    return text
+
+
+_DEPTH = 31
+_DIGITS = 38
+_EXPONENTS = range(-130, 126)
+
+
+def _exact(number: float) -> str:
+    # for a float, the shortest text that reads as the same double
+    text = repr(number)
+    exact = Decimal(text)
+    if not exact.is_finite():
+        msg = f"{text} is not a number that can be stored"
+        raise ValueError(msg)
+    digits = "".join(map(str, exact.as_tuple().digits)).strip("0")
+    if exact and (exact.adjusted() not in _EXPONENTS or len(digits) > _DIGITS):
+        msg = f"{text} is too large, too small or has too many digits for DynamoDB, which keeps {_DIGITS} of them"
+        raise ValueError(msg)
+    return text
 
 
 def _value(value: dict[str, Any]) -> Json:
@@ -50,6 +123,11 @@ def _text(content: str) -> str:
     if type(content) is not str:
         raise TypeError
     return content
+
+
+def _binary(content: str | bytes) -> str:
+    # base64 text in an export, bytes from boto3
+    return base64.b64encode(content).decode() if type(content) is bytes else _text(content)  # type: ignore[arg-type]
 
 
 def _true_or_false(content: bool) -> bool:  # noqa: FBT001 - the value, not an option
@@ -95,6 +173,6 @@ _READERS: dict[str, Callable[[Any], Json]] = {
     "L": lambda content: [_value(value) for value in _list(content)],
     "SS": lambda content: sorted(map(_text, _list(content))),
     "NS": lambda content: sorted(map(_number, _list(content))),
-    "B": _text,
-    "BS": lambda content: sorted(map(_text, _list(content))),
+    "B": _binary,
+    "BS": lambda content: sorted(map(_binary, _list(content))),
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from datetime import datetime  # noqa: TC003 - msgspec resolves the annotation at run time
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -150,6 +150,25 @@ class TenantRecords(Struct):
     members: list[Membership]
     agents: list[Agent]
     resources: list[Resource]
+
+    @classmethod
+    def none(cls) -> TenantRecords:
+        """Begin with nothing."""
+        return cls(None, [], [], [], [])
+
+    def add(self, record: Record) -> None:
+        """Put a record where it belongs."""
+        match record:
+            case Tenant():
+                self.tenant = record
+            case Policy():
+                self.policies.append(record)
+            case Membership():
+                self.members.append(record)
+            case Agent():
+                self.agents.append(record)
+            case Resource():
+                self.resources.append(record)
 
 
 class Entry(Struct, frozen=True):

@@ -17,7 +17,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from sidecar.bundles.build import Report, build_base
+from sidecar.bundles.build import Recipe, Report, build_base
 from sidecar.errors import BundleError, ExportError, MalformedItemsError, RegistryError
 from sidecar.registry.exports import Export
 from tests.support import wire
@@ -41,7 +41,7 @@ ITEMS: list[dict[str, Any]] = [
 
 
 def _build(source: Path | str, out: Path, custom: Path | None = None) -> Report:
-    return build_base(Export(str(source)), out, POLICIES, custom)
+    return build_base(Export(str(source)), out, Recipe(POLICIES, custom))
 
 
 def _folder(export: Path) -> Path:
@@ -635,7 +635,7 @@ def test_the_report_tells_of_what_was_passed_over(tmp_path: Path) -> None:
 
 def test_progress_is_told_for_every_data_file(export: Path, tmp_path: Path) -> None:
     told: list[int] = []
-    build_base(Export(str(export)), tmp_path / "bundle.tar.gz", POLICIES, None, told.append)
+    build_base(Export(str(export)), tmp_path / "bundle.tar.gz", Recipe(POLICIES), told.append)
 
     assert told == [2, 1, 0]
 

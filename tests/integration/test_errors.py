@@ -36,11 +36,13 @@ NEVER_ON_THE_WIRE: set[type[errors.TenantgateError]] = {
     errors.EngineError,  # a family, of which only the members are raised
     errors.SettingsError,  # before anything is served
     errors.StartError,  # before anything is served
+    errors.SealError,  # a bundle is refused, and the one before it serves on
     errors.RegistryError,  # the control plane: no part of it runs in the sidecar
     errors.ExportError,
     errors.BundleError,
     errors.MalformedItemsError,
     errors.TableError,
+    errors.PositionLostError,
     errors.ConflictError,
     CallError,  # the command line, as a client
 }

@@ -268,6 +268,36 @@ _BAD_SETTINGS: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
         {},
         ["opa: with an address", "leave opa.bundle null"],
     ),
+    "both a source and an address": (
+        _set(bundles__source="published", bundles__accept_unsigned="true", opa__address="unix:x.sock"),
+        {},
+        ["opa: with an address", "leave bundles.source null"],
+    ),
+    "both a source and a bundle": (
+        ["--bundle", "b.tar.gz", *_set(bundles__source="published", bundles__keys="[k.pub]")],
+        {},
+        ["bundles.source and opa.bundle are both set"],
+    ),
+    "a source without keys": (
+        _set(bundles__source="published"),
+        {},
+        ["bundles.keys", "bundle keygen", "bundles.accept_unsigned: true"],
+    ),
+    "keys and unsigned bundles": (
+        _set(bundles__source="published", bundles__keys="[k.pub]", bundles__accept_unsigned="true"),
+        {},
+        ["with keys, a bundle that is not signed is refused"],
+    ),
+    "a source of an unknown kind": (
+        _set(bundles__source="ftp://host/x", bundles__keys="[k.pub]"),
+        {},
+        ["bundles.source: 'ftp://host/x' is neither a directory nor"],
+    ),
+    "a bucket without a name": (
+        _set(bundles__source="s3://", bundles__keys="[k.pub]"),
+        {},
+        ["bundles.source: 's3://' is neither a directory nor"],
+    ),
     "a file that is missing": (["--config", "none.yaml"], {}, ["none.yaml: cannot be read"]),
 }
 

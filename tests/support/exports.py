@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import base64
-import gzip
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
+
+from sidecar.registry.export_writer import DirectorySink, ExportWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 ARN = "arn:aws:dynamodb:us-east-1:123456789012:table/tenantgate-registry"
+TABLE_ID = "0c5d2a1e-7c7b-4f5e-9a60-3f0f7a1f8f11"
 
 
 def attribute(value: Any) -> dict[str, Any]:
@@ -56,36 +58,78 @@ def write_export(
 
     ``summary`` overrides fields of the manifest summary; ``lines`` stand in for the items when they must be malformed.
     """
-    records = [json.dumps({"Item": attributes(item)}) for item in items] if lines is None else list(lines)
+    records = [json.dumps({"Item": attributes(item)}) for item in items] if lines is None else lines
     root = f"{prefix}AWSDynamoDB/{export_id}"
-    entries = []
-    for number in range(files + 1):
-        part = records[number::files] if number < files else []
-        body = gzip.compress("".join(f"{line}\n" for line in part).encode(), mtime=0)
-        key = f"{root}/data/p{number:03}abcdefghijklmnopqrst.json.gz"
-        _write(folder, key, body)
-        entries.append(
-            {"itemCount": len(part), "md5Checksum": md5(body), "etag": "0" * 32 + "-1", "dataFileS3Key": key}
-        )
-    manifest = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
     described = {
         "version": "2020-06-30",
         "exportArn": f"{ARN}/export/{export_id}",
         "tableArn": ARN,
+        "tableId": TABLE_ID,
         "exportTime": "2026-11-24T00:00:00.000Z",
         "s3Bucket": "registry-exports",
         "s3Prefix": prefix.rstrip("/") or None,
-        "manifestFilesS3Key": f"{root}/manifest-files.json",
-        "itemCount": len(records),
-        "outputFormat": "DYNAMODB_JSON",
-    } | dict(summary or {})
-    for name, body in (("manifest-files", manifest), ("manifest-summary", json.dumps(described).encode())):
-        _write(folder, f"{root}/{name}.json", body)
-        _write(folder, f"{root}/{name}.md5", md5(body).encode())
+    }
+    _write(ExportWriter(DirectorySink(folder), root), records, files, {**described, **(summary or {})})
     return folder
 
 
-def _write(folder: Path, key: str, body: bytes) -> None:
-    path = folder / key
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(body)
+def change(
+    written: int,
+    new: Mapping[str, Any] | None = None,
+    old: Mapping[str, Any] | None = None,
+    keys: Sequence[str] = ("pk", "sk"),
+) -> dict[str, Any]:
+    """Make a record of an incremental export, of the plain item before and after; of a deletion if there is no new one.
+
+    ``written`` is in microseconds since 1970.
+    """
+    item = new or old or {}
+    record = {
+        "Metadata": {"WriteTimestampMicros": {"N": str(written)}},
+        "Keys": attributes({name: item[name] for name in keys}),
+    }
+    images = {"NewImage": new, "OldImage": old}
+    return record | {name: attributes(image) for name, image in images.items() if image is not None}
+
+
+def write_incremental(
+    folder: Path,
+    records: Iterable[Mapping[str, Any]],
+    begin: str,
+    end: str,
+    *,
+    files: int = 1,
+    export_id: str = "01764000900000-5e6f7a8b",
+    prefix: str = "",
+    summary: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write an incremental export below a folder, and give its own folder; the last data file is empty."""
+    root = f"{prefix}AWSDynamoDB"
+    described = {
+        "version": "2023-08-01",
+        "exportArn": f"{ARN}/export/{export_id}",
+        "tableArn": ARN,
+        "tableId": TABLE_ID,
+        "exportFromTime": begin,
+        "exportToTime": end,
+        "s3Bucket": "registry-exports",
+        "s3Prefix": prefix.rstrip("/") or None,
+        "outputView": "NEW_AND_OLD_IMAGES",
+        "exportType": "INCREMENTAL_EXPORT",
+    }
+    writer = ExportWriter(DirectorySink(folder), f"{root}/{export_id}", data_folder=f"{root}/data")
+    _write(writer, [*map(json.dumps, records)], files, {**described, **(summary or {})}, name=export_id)
+    return folder / root / export_id
+
+
+def _write(
+    writer: ExportWriter,
+    records: Sequence[str],
+    files: int,
+    described: Mapping[str, Any],
+    name: str = "abcdefghijklmnopqrst",
+) -> None:
+    for number in range(files + 1):
+        part = records[number::files] if number < files else []
+        writer.data_file(map(str.encode, part), f"p{number:03}{name}")
+    writer.finish(described)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from sidecar.bundles.build import build_base
+from sidecar.bundles.build import Recipe, build_base
 from sidecar.engine.decide import Decider
 from sidecar.engine.opa import OpaClient
 from sidecar.errors import EngineError
@@ -91,7 +91,7 @@ def running_opa(folder: Path, *modules: Path) -> Iterator[PolicyOpa]:
 
 def build_bundle(export: Path, out: Path, custom: Path | None = None) -> Path:
     """Compile an export to a bundle."""
-    build_base(Export(str(export)), out, POLICIES, custom)
+    build_base(Export(str(export)), out, Recipe(POLICIES, custom))
     return out
 
 

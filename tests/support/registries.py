@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +26,9 @@ def sample_items() -> list[dict[str, Any]]:
     return [entry["put"] for entry in json.loads((DATA / "registry-items.json").read_text())]
 
 
-def compiled(items: Iterable[dict[str, Any]], extensions: Iterable[str] = ()) -> dict[str, Any]:
+def compiled(
+    items: Iterable[dict[str, Any]], extensions: Iterable[str] = (), as_of: int = AS_OF, revision: str = "test"
+) -> dict[str, Any]:
     """Compile plain items to the document at ``data.registry.base``."""
     out = io.BytesIO()
     with Spool() as spool:
@@ -32,5 +36,54 @@ def compiled(items: Iterable[dict[str, Any]], extensions: Iterable[str] = ()) ->
         spool.check()
         write_data(spool, out)
     document: dict[str, Any] = json.loads(out.getvalue())
-    document["meta"] = {"revision": "test", "as_of": AS_OF, "extensions": list(extensions), "format": 1}
+    document["meta"] = {"revision": revision, "as_of": as_of, "extensions": list(extensions), "format": 1}
     return document
+
+
+def overlay(*states: dict[str, Any], version: int | None = None) -> dict[str, Any]:
+    """Make the document at ``data.registry.overlay`` that leads from the first of some compiled registries to the last.
+
+    It holds all that any of them changed. ``version`` is the moment by which that was read; left out, it is for each document the
+    moment of the registry that changed it last.
+    """
+    first, last = states[0]["meta"], states[-1]
+    gone: dict[str, Any] = {"terms": {"removed": True}}
+    tenants: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
+    for before, after in pairwise(states):
+        read = after["meta"]["as_of"] if version is None else version
+        for tenant_id in before["tenants"] | after["tenants"]:
+            if before["tenants"].get(tenant_id) != after["tenants"].get(tenant_id):
+                document = last["tenants"].get(tenant_id, gone)
+                tenants[tenant_id] = {**document, "terms": {**document["terms"], "version": read}}
+        if before["shared"] != after["shared"]:
+            shared = {"shared": {**last["shared"], "version": read}}
+    meta = {**last["meta"], "since": first["as_of"], "base": first["revision"]}
+    return {"meta": {name: meta[name] for name in ("revision", "as_of", "since", "base")}, "tenants": tenants, **shared}
+
+
+def bundle_data(path: Path, name: str) -> Any:
+    """Give a JSON file of a bundle."""
+    with tarfile.open(path) as tar:
+        file = tar.extractfile(name)
+        assert file is not None
+        return json.loads(file.read())
+
+
+def in_force(base: Path, overlay: Path) -> dict[str, Any]:
+    """Put base and overlay together as the Rego does: whichever is newer, and the overlay in doubt."""
+    below = bundle_data(base, "registry/base/data.json")
+    as_of = bundle_data(base, "registry/base/meta/data.json")["as_of"]
+    above = bundle_data(overlay, "registry/overlay/data.json")
+    tenants = dict(below["tenants"])
+    for tenant_id, document in above.get("tenants", {}).items():
+        terms = dict(document["terms"])
+        if terms.pop("version") < as_of:
+            continue
+        if terms.pop("removed", False):
+            tenants.pop(tenant_id, None)
+        else:
+            tenants[tenant_id] = {**document, "terms": terms}
+    shared = above.get("shared")
+    catalogue = {"resources": shared["resources"]} if shared and shared["version"] >= as_of else below["shared"]
+    return {"tenants": tenants, "shared": catalogue}

@@ -97,6 +97,19 @@ registry_of(rules) := registry_with("globex", {
 })
 
 # METADATA
+# description: |
+#   An overlay that completes the registry to a second later, with what a case changed: by tenant, the whole document.
+overlay_of(tenants) := {
+	"meta": {
+		"revision": "20260102T030406Z-abcdefabcdef",
+		"as_of": registry.meta.as_of + 1000000,
+		"since": registry.meta.as_of,
+		"base": registry.meta.revision,
+	},
+	"tenants": tenants,
+}
+
+# METADATA
 # description: Whether alice of globex may look up an order through the agent order-bot.
 request := {
 	"tenant": {"id": "globex"},
@@ -169,6 +182,13 @@ decide(rules, changes) := decide_under(registry_of(rules), request_with(changes)
 # description: The decision on a request under a registry.
 decide_under(compiled, asked) := decision if {
 	decision := data.tenantgate.authorize.decision with data.registry.base as compiled with input as asked
+}
+
+# METADATA
+# description: The decision on a request under a registry with an overlay.
+decide_under_both(base, overlay, asked) := decision if {
+	decision := data.tenantgate.authorize.decision with data.registry as {"base": base, "overlay": overlay}
+		with input as asked
 }
 
 # METADATA

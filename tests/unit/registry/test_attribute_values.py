@@ -1,4 +1,4 @@
-"""DynamoDB JSON becomes plain JSON, and what is not DynamoDB JSON becomes an error that names the attribute."""
+"""DynamoDB JSON becomes plain JSON and back, and what is neither becomes an error that names the attribute."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.registry.attribute_values import plain
+from sidecar.registry.attribute_values import plain, typed
+from sidecar.registry.edits import same
 
 if TYPE_CHECKING:
     from sidecar.model import Json
@@ -122,3 +123,94 @@ def test_reading_what_was_written_gives_the_same_values(item: dict[str, Json]) -
 def test_a_set_reads_the_same_in_whichever_order_it_is_exported(texts: list[str], random: Any) -> None:
     shuffled = random.sample(texts, len(texts))
     assert plain({"it": {"SS": shuffled}}) == plain({"it": {"SS": texts}})
+
+
+def test_binary_from_boto3_is_the_base64_text_that_exports_have() -> None:
+    assert plain({"b": {"B": b"hi"}, "bs": {"BS": [b"z", b"a"]}}) == {"b": "aGk=", "bs": ["YQ==", "eg=="]}
+
+
+# ── and back ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_names = st.text(min_size=1)
+_numbers = st.one_of(
+    st.integers(-(10**38) + 1, 10**38 - 1),
+    st.floats(-1e125, 1e125).filter(lambda number: number == 0 or abs(number) >= 1e-130),
+)
+_json = st.recursive(
+    st.one_of(st.none(), st.booleans(), _numbers, st.text()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_names, inner, max_size=3)),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(_names, _json, max_size=3))
+def test_plain_json_that_goes_out_comes_back_the_same(item: dict[str, Json]) -> None:
+    assert same(plain(typed(item)), item)
+
+
+@given(st.dictionaries(_names, _json, max_size=3))
+def test_what_was_read_goes_back_as_it_was(item: dict[str, Json]) -> None:
+    read = plain(typed(item))
+
+    assert plain(typed(read)) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param("", {"S": ""}, id="empty text"),
+        pytest.param(5, {"N": "5"}, id="integer"),
+        pytest.param(0.1, {"N": "0.1"}, id="fraction, in the digits that were written"),
+        pytest.param(1e-130, {"N": "1e-130"}, id="smallest number"),
+        pytest.param(10**38 - 1, {"N": "9" * 38}, id="integer of all the digits that DynamoDB keeps"),
+        pytest.param(10**125, {"N": "1" + "0" * 125}, id="integer with many zeros"),
+        pytest.param(True, {"BOOL": True}, id="true is no number"),
+        pytest.param(None, {"NULL": True}, id="null"),
+        pytest.param([1, ["a"], {}], {"L": [{"N": "1"}, {"L": [{"S": "a"}]}, {"M": {}}]}, id="list"),
+        pytest.param({"a": {"b": 1}}, {"M": {"a": {"M": {"b": {"N": "1"}}}}}, id="map"),
+    ],
+)
+def test_each_type_goes_out(value: Json, expected: dict[str, Any]) -> None:
+    assert typed({"it": value}) == {"it": expected}
+
+
+def _nested(levels: int) -> Json:
+    value: Json = "x"
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        pytest.param(float("nan"), "nan is not a number that can be stored", id="not a number"),
+        pytest.param(float("inf"), "inf is not a number that can be stored", id="infinity"),
+        pytest.param([{"a": float("-inf")}], "-inf is not a number", id="infinity within"),
+        pytest.param(1e126, "too large, too small or has too many digits", id="too large"),
+        pytest.param(1e-131, "too large, too small or has too many digits", id="too small"),
+        pytest.param(10**38 + 1, "which keeps 38 of them", id="too many digits"),
+        pytest.param({"": 1}, "'' cannot be the name of an attribute", id="empty name"),
+        pytest.param({1: 1}, "1 cannot be the name of an attribute", id="name that is a number"),
+        pytest.param("\ud800", "half of a surrogate pair", id="half a character"),
+        pytest.param({"\udfff": 1}, "half of a surrogate pair", id="half a character in a name"),
+        pytest.param(b"hi", "b'hi' is not JSON", id="bytes"),
+        pytest.param({1}, "{1} is not JSON", id="set"),
+        pytest.param(_nested(32), "is nested more than 31 deep", id="too deep"),
+        pytest.param(_nested(5000), "is nested more than 31 deep", id="far too deep"),
+    ],
+)
+def test_what_dynamodb_cannot_hold_exactly_is_an_error_that_names_the_attribute(value: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=r"^it: ") as refused:
+        typed({"it": value})
+
+    assert said in str(refused.value)
+
+
+def test_an_empty_name_at_the_top_is_refused_too() -> None:
+    with pytest.raises(ValueError, match=r"'' cannot be the name of an attribute"):
+        typed({"": 1})
+
+
+def test_as_deep_as_dynamodb_takes_goes_out() -> None:
+    assert plain(typed({"it": _nested(31)})) == {"it": _nested(31)}

@@ -35,10 +35,11 @@ class AuthorizationServiceStub:
     INVALID_ARGUMENT     REQUEST_INVALID             the request is malformed; BadRequest names the field
     UNAUTHENTICATED      CALLER_UNAUTHENTICATED      who calls could not be established
     RESOURCE_EXHAUSTED   OVERLOADED                  too much in flight; try again
-    FAILED_PRECONDITION  REVISION_TOO_OLD            the registry in force is older than min_as_of
+    FAILED_PRECONDITION  REVISION_TOO_OLD            the registry in force is older than min_as_of, and stays so until the deadline
     DEADLINE_EXCEEDED    DEADLINE_EXCEEDED           the caller's deadline passed
     UNAVAILABLE          POLICY_ENGINE_UNAVAILABLE   OPA cannot be reached or did not answer in time; try again
     UNAVAILABLE          POLICY_NOT_READY            OPA has no policy or registry yet; try again
+    UNAVAILABLE          REVISION_ROLLED_BACK        OPA has an older registry than has been served before; try again
     INTERNAL             POLICY_EVALUATION_FAILED    OPA reported an error
     INTERNAL             POLICY_RESULT_MALFORMED     OPA answered something that is not a decision
 
@@ -81,10 +82,11 @@ class AuthorizationServiceServicer:
     INVALID_ARGUMENT     REQUEST_INVALID             the request is malformed; BadRequest names the field
     UNAUTHENTICATED      CALLER_UNAUTHENTICATED      who calls could not be established
     RESOURCE_EXHAUSTED   OVERLOADED                  too much in flight; try again
-    FAILED_PRECONDITION  REVISION_TOO_OLD            the registry in force is older than min_as_of
+    FAILED_PRECONDITION  REVISION_TOO_OLD            the registry in force is older than min_as_of, and stays so until the deadline
     DEADLINE_EXCEEDED    DEADLINE_EXCEEDED           the caller's deadline passed
     UNAVAILABLE          POLICY_ENGINE_UNAVAILABLE   OPA cannot be reached or did not answer in time; try again
     UNAVAILABLE          POLICY_NOT_READY            OPA has no policy or registry yet; try again
+    UNAVAILABLE          REVISION_ROLLED_BACK        OPA has an older registry than has been served before; try again
     INTERNAL             POLICY_EVALUATION_FAILED    OPA reported an error
     INTERNAL             POLICY_RESULT_MALFORMED     OPA answered something that is not a decision
 
@@ -151,10 +153,11 @@ class AuthorizationService:
     INVALID_ARGUMENT     REQUEST_INVALID             the request is malformed; BadRequest names the field
     UNAUTHENTICATED      CALLER_UNAUTHENTICATED      who calls could not be established
     RESOURCE_EXHAUSTED   OVERLOADED                  too much in flight; try again
-    FAILED_PRECONDITION  REVISION_TOO_OLD            the registry in force is older than min_as_of
+    FAILED_PRECONDITION  REVISION_TOO_OLD            the registry in force is older than min_as_of, and stays so until the deadline
     DEADLINE_EXCEEDED    DEADLINE_EXCEEDED           the caller's deadline passed
     UNAVAILABLE          POLICY_ENGINE_UNAVAILABLE   OPA cannot be reached or did not answer in time; try again
     UNAVAILABLE          POLICY_NOT_READY            OPA has no policy or registry yet; try again
+    UNAVAILABLE          REVISION_ROLLED_BACK        OPA has an older registry than has been served before; try again
     INTERNAL             POLICY_EVALUATION_FAILED    OPA reported an error
     INTERNAL             POLICY_RESULT_MALFORMED     OPA answered something that is not a decision
 

@@ -2,9 +2,10 @@ import datetime
 
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -30,7 +31,7 @@ class WatchStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("serving", "problem", "version", "started_at", "identity_mode", "revision", "as_of", "age", "max_staleness", "opa")
+    __slots__ = ("serving", "problem", "version", "started_at", "identity_mode", "revision", "as_of", "age", "max_staleness", "opa", "bundles")
     SERVING_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +42,7 @@ class Status(_message.Message):
     AGE_FIELD_NUMBER: _ClassVar[int]
     MAX_STALENESS_FIELD_NUMBER: _ClassVar[int]
     OPA_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
     serving: bool
     problem: str
     version: str
@@ -51,7 +53,8 @@ class Status(_message.Message):
     age: _duration_pb2.Duration
     max_staleness: _duration_pb2.Duration
     opa: OpaStatus
-    def __init__(self, serving: _Optional[bool] = ..., problem: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., identity_mode: _Optional[str] = ..., revision: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., opa: _Optional[_Union[OpaStatus, _Mapping]] = ...) -> None: ...
+    bundles: _containers.RepeatedCompositeFieldContainer[BundleStatus]
+    def __init__(self, serving: _Optional[bool] = ..., problem: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., identity_mode: _Optional[str] = ..., revision: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., opa: _Optional[_Union[OpaStatus, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[BundleStatus, _Mapping]]] = ...) -> None: ...
 
 class OpaStatus(_message.Message):
     __slots__ = ("embedded", "address", "version", "pid", "restarts")
@@ -66,3 +69,48 @@ class OpaStatus(_message.Message):
     pid: int
     restarts: int
     def __init__(self, embedded: _Optional[bool] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., restarts: _Optional[int] = ...) -> None: ...
+
+class BundleStatus(_message.Message):
+    __slots__ = ("name", "revision", "as_of", "key_id", "persisted", "active", "held_revision", "error", "refused", "refusals", "last_refusal")
+    class RefusalsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    AS_OF_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    PERSISTED_FIELD_NUMBER: _ClassVar[int]
+    ACTIVE_FIELD_NUMBER: _ClassVar[int]
+    HELD_REVISION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    LAST_REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    revision: str
+    as_of: _timestamp_pb2.Timestamp
+    key_id: str
+    persisted: bool
+    active: bool
+    held_revision: str
+    error: str
+    refused: int
+    refusals: _containers.ScalarMap[str, int]
+    last_refusal: BundleRefusal
+    def __init__(self, name: _Optional[str] = ..., revision: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., key_id: _Optional[str] = ..., persisted: _Optional[bool] = ..., active: _Optional[bool] = ..., held_revision: _Optional[str] = ..., error: _Optional[str] = ..., refused: _Optional[int] = ..., refusals: _Optional[_Mapping[str, int]] = ..., last_refusal: _Optional[_Union[BundleRefusal, _Mapping]] = ...) -> None: ...
+
+class BundleRefusal(_message.Message):
+    __slots__ = ("file", "reason", "message", "time")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    reason: str
+    message: str
+    time: _timestamp_pb2.Timestamp
+    def __init__(self, file: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

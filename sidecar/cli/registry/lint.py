@@ -1,4 +1,4 @@
-"""``tenantgate registry``."""
+"""``tenantgate registry lint``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,7 @@ if TYPE_CHECKING:
     from sidecar.registry.lint import Finding
 
 
-@click.group()
-def registry() -> None:
-    """Look after the registry."""
-
-
-@registry.command()
+@click.command(short_help="Tell what is odd in an export.")
 @click.argument("source")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON line for each finding.")
 def lint(source: str, *, as_json: bool) -> None:

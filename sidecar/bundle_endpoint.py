@@ -1,0 +1,300 @@
+"""Bundles over HTTP: a directory's ``base.tar.gz`` and ``overlay.tar.gz``, handed out the moment they change.
+
+A client that knows long polling, as OPA does, asks with ``Prefer: wait=SECONDS`` and the ETag of what it has, and is answered
+when there is something else; https://www.openpolicyagent.org/docs/latest/management-bundles/#http-long-polling. Others get 200 or
+304 at once. The ETag is the SHA-256 of the file.
+
+The sidecar hands its own OPA what it has taken in, and hears over the same port what OPA made of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+import re
+import socket
+import stat
+import threading
+import time
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from sidecar.errors import StartError
+from sidecar.seal import FILES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from starlette.requests import Request
+
+log = structlog.get_logger(__name__)
+
+MEDIA_TYPE = "application/vnd.openpolicyagent.bundles"
+"""What tells a client that the server knows long polling."""
+
+_CHUNK = 1 << 18
+_LOOK_SECONDS = 0.02
+_CHECK_SECONDS = 1.0  # how soon it is noticed that a client that waits has gone away
+_MOST_WAIT_SECONDS = 600
+_MOST_REPORT_BYTES = 1 << 20
+_WAIT = re.compile(r"(?:^|[;,])\s*wait=(\d{1,6})\s*(?:$|[;,])")
+
+
+class _Version:
+    """One file as it was when it was looked at. It stays open, so that it can be sent whole though another takes its place."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+        self.identity = _identity(os.fstat(descriptor))
+        self.size = self.identity[-1]
+        digest = hashlib.sha256()
+        at = 0
+        while chunk := os.pread(descriptor, _CHUNK, at):
+            digest.update(chunk)
+            at += len(chunk)
+        self.etag = f'"{digest.hexdigest()}"'
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Give the content."""
+        for at in range(0, self.size, _CHUNK):
+            yield os.pread(self._descriptor, min(_CHUNK, self.size - at), at)
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+class _Folder:
+    """The files of a directory, and what waits for them to change. Lives in the loop of the server."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._versions: dict[str, _Version] = {}
+        self._changed = asyncio.Event()
+        self._faults: dict[str, str] = {}
+        self.closing = False
+
+    def look(self) -> None:
+        """See whether files are others than before, and wake those who wait if so."""
+        changed = False
+        for name in FILES.values():
+            try:
+                found = (self._folder / name).stat()
+                before = self._versions.get(name)
+                if before is not None and before.identity == _identity(found):
+                    continue
+                if not stat.S_ISREG(found.st_mode):
+                    continue
+                self._versions[name] = _Version(os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC))
+                self._faults.pop(name, None)
+                changed = True
+            except FileNotFoundError:
+                changed |= self._versions.pop(name, None) is not None
+            except OSError as fault:
+                if self._faults.get(name) != str(fault):
+                    self._faults[name] = str(fault)
+                    log.warning("bundle_unreadable", file=name, reason=str(fault))
+        if changed:
+            self.wake()
+
+    def wake(self) -> None:
+        """Have all who wait look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def get(self, name: str, known: str, wait: float, gone: Callable[[], Awaitable[bool]]) -> _Version | None:
+        """Give the version of a file that is another than the one known, or what there is when the wait is over.
+
+        ``gone`` tells whether the client has gone away, for which nothing is to wait.
+        """
+        end = time.monotonic() + wait
+        while True:
+            changed, version = self._changed, self._versions.get(name)
+            left = end - time.monotonic()
+            if left <= 0 or self.closing or (version is not None and version.etag != known) or await gone():
+                return version
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), min(left, _CHECK_SECONDS))
+
+
+class Reports(Protocol):
+    """What takes the status that OPA posts."""
+
+    def __call__(self, body: bytes, /) -> None:
+        """Take one."""
+
+
+def _application(folder: _Folder, token: str | None, reports: Reports | None) -> Starlette:
+    async def bundle(request: Request) -> Response:
+        _admit(request, token)
+        name = request.path_params["name"]
+        if name not in FILES.values():
+            raise HTTPException(404)
+        known = request.headers.get("if-none-match", "").strip().removeprefix("W/")
+        asked = _WAIT.search(request.headers.get("prefer", ""))
+        wait = min(int(asked[1]), _MOST_WAIT_SECONDS) if asked else 0
+        version = await folder.get(name, known, wait, request.is_disconnected)
+        headers = {"content-type": MEDIA_TYPE, "cache-control": "no-cache"}
+        if version is None:
+            # To one that waits, nothing new, as OPA has it: an error would make it back off.
+            return Response(status_code=304 if asked else 404, headers=headers)
+        headers["etag"] = version.etag
+        if version.etag == known:
+            return Response(status_code=304, headers=headers)
+        headers["content-length"] = str(version.size)
+        return StreamingResponse(version.chunks(), headers=headers)
+
+    async def report(request: Request) -> Response:
+        _admit(request, token)
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MOST_REPORT_BYTES:
+                raise HTTPException(413)
+        assert reports is not None  # noqa: S101 - else there is no such route
+        reports(bytes(body))
+        return Response(status_code=204)
+
+    routes = [Route("/{name}", bundle, methods=["GET"])]
+    if reports is not None:
+        routes.insert(0, Route("/status", report, methods=["POST"]))
+    return Starlette(routes=routes)
+
+
+def _admit(request: Request, token: str | None) -> None:
+    if token is None:
+        return
+    given = request.headers.get("authorization", "")
+    if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        raise HTTPException(401, headers={"www-authenticate": "Bearer"})
+
+
+class BundleEndpoint:
+    """A server in a thread of its own, listening from when it is made.
+
+    ``watch`` has it look at the directory by itself; else ``changed`` says when. With a ``token``, it is asked for. ``reports``
+    takes the bodies of what OPA's status plugin posts, in the thread of the server.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        token: str | None = None,
+        reports: Reports | None = None,
+        watch: bool = False,
+        connections: int = 64,
+    ) -> None:
+        self._directory = folder
+        self._token = token
+        self._reports = reports
+        self._watch = watch
+        self._connections = connections
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family, backlog=connections)
+        except OSError as fault:
+            msg = f"cannot listen on {host}:{port}: {fault.strerror or fault}"
+            raise StartError(msg) from fault
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"http://{name}:{self._socket.getsockname()[1]}"
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._folder: _Folder | None = None
+        self._server: uvicorn.Server | None = None
+        self._stopping = False
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="bundle-endpoint", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Answer those who wait, and end."""
+        self._stopping = True
+        self._call(self._close)
+        if self._thread.is_alive():
+            self._thread.join(2.0)
+        self._socket.close()
+
+    def changed(self) -> None:
+        """Look at the directory now. May be called from any thread."""
+        self._call(lambda: self._folder.look() if self._folder is not None else None)
+
+    def run(self) -> None:
+        """Answer until ``stop``, in the thread that calls."""
+        try:
+            asyncio.run(self._run())
+        finally:
+            self._loop = None
+            self._ready.set()
+
+    async def _run(self) -> None:
+        self._folder = _Folder(self._directory)
+        self._folder.look()
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                _application(self._folder, self._token, self._reports),
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=self._connections,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._loop = asyncio.get_running_loop()
+        watching = asyncio.create_task(self._look_on(self._folder, self._server)) if self._watch else None
+        self._ready.set()
+        if not self._stopping:
+            await self._server.serve([self._socket])
+        if watching is not None:
+            watching.cancel()
+
+    async def _look_on(self, folder: _Folder, server: uvicorn.Server) -> None:
+        while not server.should_exit:
+            await asyncio.sleep(_LOOK_SECONDS)
+            folder.look()
+        self._close()  # a signal ends it, and those who wait hear of it
+
+    def _close(self) -> None:
+        if self._folder is not None:
+            self._folder.closing = True
+            self._folder.wake()
+        if self._server is not None:
+            self._server.should_exit = True
+
+    def _call(self, work: Callable[[], Any]) -> None:
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # it ended in between
+                loop.call_soon_threadsafe(work)
+
+
+def serve(folder: Path, host: str, port: int, token: str | None, told: Callable[[str], None]) -> None:
+    """Serve a directory until SIGINT or SIGTERM. ``told`` gets the address once there is one. Raises ``StartError``."""
+    endpoint = BundleEndpoint(folder, host, port, token=token, watch=True)
+    told(endpoint.url)
+    try:
+        endpoint.run()
+    finally:
+        endpoint.stop()
