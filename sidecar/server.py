@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import functools
 import os
 import secrets
 import signal
 import socket
 import sys
 import threading
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -160,12 +158,8 @@ class Sidecar:
         follows = settings.opa.bundle is None
         self._served = Served(Path(settings.state_dir) / "served.json") if follows else None
         decider = Decider(self._client, settings.policy, settings.freshness.max_staleness_seconds, served=self._served)
-        if self._intake is not None:
-            self._intake.wait_for_first_look(settings.opa.start_timeout_seconds)
         if self._opa is not None:
-            has_base = self._intake is None or self._intake.base is not None
-            probe = decider.probe if has_base else functools.partial(_probe_without_base, decider)
-            wait_until_ready(probe, self._opa, settings.opa.start_timeout_seconds)
+            self._wait_for_opa(decider, self._opa, settings.opa.start_timeout_seconds)
         self._monitor = Monitor(
             decider.probe, settings.lifecycle.probe_interval_seconds, settings.opa.timeout_seconds, self._tell_health
         )
@@ -176,6 +170,24 @@ class Sidecar:
         self._listen(self._server)
         self._server.start()
         log.info("serving", addresses=self.addresses, revision=self._monitor.readiness.revision, opa=address)
+
+    def _wait_for_opa(self, decider: Decider, opa: EmbeddedOpa, timeout: float) -> None:
+        intake = self._intake
+        if intake is None:
+            wait_until_ready(decider.probe, opa, timeout)
+            return
+        if intake.base is None:
+            intake.wait_for_first_look(timeout)
+
+        def probe(deadline: float) -> None:
+            try:
+                decider.probe(deadline)
+            except NotReadyError:
+                # No base yet, or one that OPA refuses: another may come. It does not serve before, and status says why.
+                if intake.base is not None and not opa.bundle_fault:
+                    raise
+
+        wait_until_ready(probe, opa, timeout, bundle_once=False)
 
     def _embed_opa(self) -> str:
         settings = self._settings
@@ -311,12 +323,6 @@ class Sidecar:
                 os.umask(before)
             path.chmod(int(listen.socket_mode, 8))
             self.addresses.append(f"unix:{path}")
-
-
-def _probe_without_base(decider: Decider, deadline: float) -> None:
-    """See whether OPA answers. What it has nothing to decide with yet is no reason not to start: it will come."""
-    with suppress(NotReadyError):
-        decider.probe(deadline)
 
 
 def _claim(state_dir: Path) -> IO[str]:

@@ -164,8 +164,10 @@ class EmbeddedOpa:
             )
 
 
-def wait_until_ready(probe: Callable[[float], object], opa: EmbeddedOpa | None, timeout: float) -> None:
-    """Wait until a probe succeeds.
+def wait_until_ready(
+    probe: Callable[[float], object], opa: EmbeddedOpa | None, timeout: float, *, bundle_once: bool = True
+) -> None:
+    """Wait until a probe succeeds. With ``bundle_once``, a bundle that OPA cannot load ends the wait: no other will come.
 
     Raises ``StartError`` when it still does not after ``timeout`` seconds, with what OPA has to say about it.
     """
@@ -175,7 +177,7 @@ def wait_until_ready(probe: Callable[[float], object], opa: EmbeddedOpa | None, 
         try:
             probe(end)
         except TenantgateError as fault:
-            hopeless = opa is not None and (opa.bundle_fault or opa.restarts > _HOPELESS_RESTARTS)
+            hopeless = opa is not None and ((bundle_once and opa.bundle_fault) or opa.restarts > _HOPELESS_RESTARTS)
             if hopeless or time.monotonic() + pause >= end:
                 words = opa.last_words() if opa is not None else ""
                 msg = f"OPA does not come up: {fault}" + (f"\n{words}" if words else "")

@@ -64,8 +64,17 @@ def start_sidecar(stack: ExitStack, folder: Path, *settings: str) -> Authorizati
     flags = [f"state_dir={folder}", f"bundles.keys=[{folder.parent / 'release.pub'}]", "log.level=error", *settings]
     start(stack, "serve", *itertools.chain.from_iterable(("--set", flag) for flag in flags))
     channel = stack.enter_context(grpc.insecure_channel(f"unix:{folder / 'tenantgate.sock'}"))
-    wait_until((folder / "tenantgate.sock").exists, 30)
-    return AuthorizationServiceStub(channel)
+    stub = AuthorizationServiceStub(channel)
+    wait_until(lambda: serves(stub), 30)
+    return stub
+
+
+def serves(stub: AuthorizationServiceStub) -> bool:
+    """Tell whether a sidecar makes decisions yet."""
+    try:
+        return allowed(stub)
+    except grpc.RpcError:
+        return False
 
 
 def allowed(stub: AuthorizationServiceStub) -> bool:
