@@ -8,7 +8,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from sidecar.cli.config import config
+from sidecar.cli import main
 from sidecar.errors import SettingsError
 from sidecar.settings import ENVIRONMENT_PREFIX, Settings, describe, load, sections
 
@@ -145,7 +145,7 @@ def test_every_section_says_what_it_is_about() -> None:
 def test_config_prints_a_file_that_holds_the_setting(name: str, value: Any, tmp_path: Path) -> None:
     variable = ENVIRONMENT_PREFIX + name.upper().replace(".", "__")
     settings = load(None, {variable: yaml.safe_dump(value)})
-    printed = CliRunner().invoke(config, env={variable: yaml.safe_dump(value)}, catch_exceptions=False)
+    printed = CliRunner().invoke(main, ["config"], env={variable: yaml.safe_dump(value)}, catch_exceptions=False)
     path = tmp_path / "printed.yaml"
     path.write_text(printed.stdout)
 
@@ -154,13 +154,13 @@ def test_config_prints_a_file_that_holds_the_setting(name: str, value: Any, tmp_
 
 
 def test_config_prints_what_the_default_is_where_it_is_not_in_force() -> None:
-    printed = CliRunner().invoke(config, ["--set", "limits.threads=5"], catch_exceptions=False)
+    printed = CliRunner().invoke(main, ["config", "--set", "limits.threads=5"], catch_exceptions=False)
 
     assert "# Threads that work on calls (default: 32)\n  threads: 5\n" in printed.stdout
 
 
 def test_config_prints_a_table_with_every_setting_and_its_variable() -> None:
-    printed = CliRunner().invoke(config, ["--markdown"], catch_exceptions=False)
+    printed = CliRunner().invoke(main, ["config", "--markdown"], catch_exceptions=False)
     rows = [line.strip("| ").split(" | ") for line in printed.stdout.splitlines()[2:]]
 
     assert [row[0].strip("`") for row in rows] == [setting.name for setting in describe(Settings())]
