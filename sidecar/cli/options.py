@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 
+class OrderedGroup(click.Group):
+    """A group that lists its commands in the order in which they are met."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's shape
+        """List the commands."""
+        return list(self.commands)
+
+
 class CallError(TenantgateError):
     """Raised when the sidecar cannot be reached, or answers with an error."""
 

@@ -83,22 +83,12 @@ class Spool:
         """
         query = "SELECT tenant, kind, plain, body FROM record WHERE tenant != ? ORDER BY tenant, kind, id"
         for tenant_id, rows in groupby(self._database.execute(query, (SHARED,)), key=lambda row: row[0]):
-            records = TenantRecords(None, [], [], [], [])
+            records = TenantRecords.none()
             has_plain = False
             for _, kind, plain, body in rows:
                 record = self._decoders[kind].decode(body)
                 has_plain |= bool(plain)
-                match record:
-                    case items.Tenant():
-                        records.tenant = record
-                    case items.Policy():
-                        records.policies.append(record)
-                    case items.Membership():
-                        records.members.append(record)
-                    case items.Agent():
-                        records.agents.append(record)
-                    case items.Resource():
-                        records.resources.append(record)
+                records.add(record)
             if records.tenant is None and has_plain:
                 records.tenant = items.Tenant(membership="OPTIONAL")
             yield tenant_id, records

@@ -9,16 +9,10 @@ from sidecar.cli.bundle.inspect import inspect
 from sidecar.cli.bundle.keygen import keygen
 from sidecar.cli.bundle.serve import serve
 from sidecar.cli.bundle.watch import watch
+from sidecar.cli.options import OrderedGroup
 
 
-class _Commands(click.Group):
-    """A group that lists its commands in the order in which they are met."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's shape
-        return list(self.commands)
-
-
-@click.group(cls=_Commands)
+@click.group(cls=OrderedGroup)
 def bundle() -> None:
     """Compile the registry to the bundle that OPA serves."""
 

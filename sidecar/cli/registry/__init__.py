@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from sidecar.cli.options import OrderedGroup
 from sidecar.cli.registry.access import assign, resume, suspend
 from sidecar.cli.registry.diff import diff
 from sidecar.cli.registry.edit import import_, put, remove
@@ -13,14 +14,7 @@ from sidecar.cli.registry.lint import lint
 from sidecar.cli.registry.look import show, which, who
 
 
-class _Commands(click.Group):
-    """A group that lists its commands in the order in which they are met."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's shape
-        return list(self.commands)
-
-
-@click.group(cls=_Commands)
+@click.group(cls=OrderedGroup)
 def registry() -> None:
     """Look after the registry.
 
