@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from sidecar.bundles import compile as compiler
-from sidecar.bundles.bundle import BASE_ROOTS, BundleInfo, Manifest, write_bundle
+from sidecar.bundles.bundle import BASE_ROOTS, BundleInfo, Manifest, read_manifest, write_bundle
 from sidecar.bundles.difference import Difference, check_removals, compare, digest
 from sidecar.errors import BundleError
 from sidecar.registry.incremental import Changes
@@ -52,7 +52,7 @@ class Report(Struct, frozen=True):
 
     ``read`` are the items by kind; ``tenantless`` are tenants that have items and no tenant item, and so do not exist;
     ``changes`` is what came of incremental exports, if there were any; ``difference`` is what it changes against the base that
-    was there, if there was one.
+    was there, if there was one. ``forked`` is the revision of that base, if it is another of the same moment.
     """
 
     revision: str
@@ -67,6 +67,7 @@ class Report(Struct, frozen=True):
     unknown_attributes: dict[str, int]
     changes: Changes | None = None
     difference: Difference | None = None
+    forked: str = ""
 
 
 def build_base(
@@ -119,6 +120,7 @@ def write_base(spool: Spool, as_of: int, source: str, out: Path, recipe: Recipe)
             extensions=tuple(extensions),
         )
         small = {"registry/base/meta/data.json": canonical(meta), **rego}
+        forked = _forked(out, info.as_of, revision)
         if not recipe.dry_run:
             write_bundle(out, Manifest(revision=revision, roots=BASE_ROOTS, metadata=info), small, data, recipe.signer)
     return Report(
@@ -133,7 +135,17 @@ def write_base(spool: Spool, as_of: int, source: str, out: Path, recipe: Recipe)
         unknown_examples=tuple(spool.examples),
         unknown_attributes=dict(sorted(spool.attributes.items())),
         difference=difference,
+        forked=forked,
     )
+
+
+def _forked(out: Path, as_of: str, revision: str) -> str:
+    """Give the revision of the base that is there, if it is another of the same moment: who took that in refuses this one."""
+    try:
+        before = read_manifest(out)
+    except BundleError:
+        return ""
+    return before.revision if before.metadata.as_of == as_of and before.revision != revision else ""
 
 
 def revision_name(as_of: int, content_hash: str) -> str:

@@ -11,6 +11,7 @@ import io
 import os
 import tarfile
 import tempfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -110,18 +111,36 @@ def write_bundle(
         tar.addfile(_entry(f"{root}/data.json", size), data)
 
 
-def read_manifest(path: Path) -> tuple[Manifest, dict[str, int]]:
-    """Read what a bundle says about itself, and the size in bytes of each of its files.
+@contextmanager
+def opened(path: Path, name: str) -> Iterator[IO[bytes]]:
+    """Open one file of a bundle, to be read while nothing is read of what comes after it.
 
-    Raises ``BundleError`` if it is none of ours.
+    Raises ``BundleError`` if there is no such file, and for what shows, while it is read, that it is none of ours.
     """
     try:
         with tarfile.open(path, mode="r:gz") as tar:
-            sizes = {member.name.lstrip("/"): member.size for member in tar}
-            file = tar.extractfile(".manifest")
-            assert file is not None  # noqa: S101 - a regular file
-            return msgspec.json.decode(file.read(), type=Manifest), sizes
-    except (OSError, EOFError, KeyError, tarfile.TarError, msgspec.DecodeError) as fault:
+            file = next((tar.extractfile(member) for member in tar if member.name.lstrip("/") == name), None)
+            if file is None:
+                msg = f"there is no {name} in it"
+                raise tarfile.ReadError(msg)
+            yield file
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error, tarfile.TarError, msgspec.DecodeError) as fault:
+        msg = f"{path}: not a bundle of tenantgate: {fault}"
+        raise BundleError(msg) from fault
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read what a bundle says about itself. Raises ``BundleError`` if it is none of ours."""
+    with opened(path, MANIFEST) as file:
+        return msgspec.json.decode(file.read(), type=Manifest)
+
+
+def read_sizes(path: Path) -> dict[str, int]:
+    """Give the size in bytes of each file of a bundle. Raises ``BundleError`` if it is damaged."""
+    try:
+        with tarfile.open(path, mode="r:gz") as tar:
+            return {member.name.lstrip("/"): member.size for member in tar}
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as fault:
         msg = f"{path}: not a bundle of tenantgate: {fault}"
         raise BundleError(msg) from fault
 

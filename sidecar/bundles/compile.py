@@ -34,12 +34,41 @@ def compile_tenant(records: items.TenantRecords) -> dict[str, Json] | None:
         return None
     document = _compile_rules(records.policies)
     if records.members:
-        document["members"] = {member.user_id: _member(member) for member in records.members}
+        document["members"] = _members(records.members)
     if records.agents:
-        document["agents"] = {a.agent_id: {"scopes": sorted({*a.scopes}), "status": a.status} for a in records.agents}
+        document["agents"] = _agents(records.agents)
     if records.resources:
         document["resources"] = compile_resources(records.resources)
     return document | {"terms": _terms(tenant, document)}
+
+
+def suspend(document: dict[str, Json], records: items.TenantRecords) -> dict[str, Json]:
+    """Shut off, in a tenant's document, what records say is SUSPENDED. Nothing else of them counts, so this adds nothing.
+
+    The document of a tenant that does not exist stays as it is.
+    """
+    if "status" not in document["terms"]:
+        return document
+    off = records.suspended()
+    shut = {**document, "terms": {**document["terms"]}}
+    if off.tenant:
+        shut["terms"]["status"] = off.tenant.status
+    if off.members:
+        shut["members"] = document.get("members", {}) | _members(off.members)
+    if off.agents:
+        # Where none is listed, all may act. Once one is, the others must be, to go on; that lets none do more than before.
+        before = document["agents"] if "agents" in document else _agents(records.agents)
+        shut["agents"] = before | _agents(off.agents)
+        shut["terms"]["agents"] = True
+    if off.resources:
+        shut["resources"] = suspend_resources(document.get("resources", {}), off.resources)
+    return shut
+
+
+def suspend_resources(catalogue: dict[str, Json], resources: Iterable[items.Resource]) -> dict[str, Json]:
+    """Shut off, in a compiled catalogue, these suspended resources, whether it has them or not."""
+    off = compile_resources(resources)
+    return catalogue | {kind: catalogue.get(kind, {}) | entries for kind, entries in off.items()}
 
 
 def _terms(tenant: items.Tenant, document: dict[str, Json]) -> dict[str, Json]:
@@ -69,6 +98,14 @@ def compile_resources(resources: Iterable[items.Resource]) -> dict[str, Json]:
             entry["attributes"] = resource.attributes
         by_type.setdefault(resource.resource_type, {})[resource.resource_id] = entry
     return by_type
+
+
+def _members(members: Iterable[items.Membership]) -> dict[str, Json]:
+    return {member.user_id: _member(member) for member in members}
+
+
+def _agents(agents: Iterable[items.Agent]) -> dict[str, Json]:
+    return {agent.agent_id: {"scopes": sorted({*agent.scopes}), "status": agent.status} for agent in agents}
 
 
 def _member(member: items.Membership) -> dict[str, Json]:

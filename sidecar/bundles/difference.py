@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-import tarfile
 from typing import TYPE_CHECKING
 
-import msgspec
 from msgspec import Struct
 
+from sidecar.bundles.documents import read_documents
 from sidecar.errors import BundleError
+from sidecar.registry.items import SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_DATA = "registry/base/data.json"
 _DIGEST_BYTES = 8
 _FREELY = 10
 
@@ -29,30 +28,28 @@ class Difference(Struct, frozen=True):
     changed: tuple[str, ...]
 
 
-class _Data(Struct):
-    tenants: dict[str, msgspec.Raw]
-
-
-def digest(document: bytes | memoryview) -> bytes:
+def digest(document: bytes) -> bytes:
     """Give a short digest of a tenant's compiled document."""
     return hashlib.blake2b(document, digest_size=_DIGEST_BYTES).digest()
 
 
 def compare(before: Path, after: Mapping[str, bytes]) -> Difference | None:
     """Compare the base at a path with the digests of a new one by tenant; ``None`` if there is no base, or none of ours."""
+    added = {*after}
+    removed: list[str] = []
+    changed: list[str] = []
     try:
-        with tarfile.open(before, mode="r:gz") as tar:
-            file = tar.extractfile(_DATA)
-            assert file is not None  # noqa: S101 - a regular file
-            tenants = msgspec.json.decode(file.read(), type=_Data).tenants
-    except (OSError, EOFError, KeyError, tarfile.TarError, msgspec.DecodeError):
+        for tenant_id, document in read_documents(before):
+            if tenant_id == SHARED:
+                continue
+            added.discard(tenant_id)
+            if tenant_id not in after:
+                removed.append(tenant_id)
+            elif digest(document.encode()) != after[tenant_id]:
+                changed.append(tenant_id)
+    except BundleError:
         return None
-    old = {tenant_id: digest(bytes(document)) for tenant_id, document in tenants.items()}
-    return Difference(
-        added=tuple(sorted(after.keys() - old.keys())),
-        removed=tuple(sorted(old.keys() - after.keys())),
-        changed=tuple(sorted(t for t in old.keys() & after.keys() if old[t] != after[t])),
-    )
+    return Difference(added=tuple(sorted(added)), removed=tuple(sorted(removed)), changed=tuple(sorted(changed)))
 
 
 def check_removals(out: Path, difference: Difference, remaining: int, most: int | None) -> None:

@@ -2,8 +2,9 @@
 
 Three things are kept in the folder of the bundles: ``base.tar.gz``, ``overlay.tar.gz`` and the position in the stream. The
 position is written after the overlay, so a crash in between means that some changes are taken in twice, which changes nothing.
-Without a position the stream is read from its beginning, which is the last 24 hours: that is enough as long as the base is
-younger.
+Without a position the stream is read from its beginning, which is the last 24 hours: that is enough as long as what was published
+last is younger. If it is not, there is a gap: the as-of stays where it is until a new base brings what was missed, and the
+overlay begins anew beside that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
-from sidecar.bundles.build import write_base
+from sidecar.bundles.build import rfc3339, write_base
 from sidecar.bundles.bundle import read_manifest, replacing
 from sidecar.bundles.compile import microseconds
 from sidecar.bundles.overlay import Overlay
@@ -103,7 +104,6 @@ class Watcher:
         published: Callable[[Path], None] = lambda _path: None,
     ) -> None:
         self._table = RegistryTable(client, table)
-        self._client = client
         self._streams = streams
         self._folder = folder
         self._recipe = recipe
@@ -114,6 +114,9 @@ class Watcher:
         self._malformed: dict[str, str] = {}
         self._saved = Position()
         self._due = 0.0
+        self._gap = False
+        self._base_wanted = False
+        self._base_unpublished = False
         self._renew_not_before = 0.0
         self._base_seen: tuple[int, int] = (0, 0)
         self._overlay = Overlay.beside("", 0)
@@ -123,27 +126,25 @@ class Watcher:
         """Take up what the folder holds, or begin anew. Raises ``RegistryError``."""
         stream = self._stream()
         position = self._read_position()
+        self._reader = StreamReader(self._streams, stream, Position())
         try:
             manifest = self._read_base()
             self._overlay = self._read_overlay(manifest)
         except BundleError as fault:
             log.warning("no_base", reason=str(fault), remedy="a new base is made from the table")
-            self._reader = StreamReader(self._streams, stream, Position())
+            self._gap = True
             self._rebase()
             return
-        self._reader = StreamReader(self._streams, stream, position)
-        known = self._reader.position.shards and self._overlay.meta.revision
-        reached = self._overlay.meta.as_of if known else _as_of(manifest)
-        if self._clock.not_before() - reached > _RETENTION:
-            log.error("position_lost", reached=reached, remedy="a new base is made from the table")
-            self._reader = StreamReader(self._streams, stream, Position())
-            self._rebase()
-            return
-        if known:
-            self._pending |= {*self._reader.position.pending}
-        else:
-            self._reader = StreamReader(self._streams, stream, Position())
-        self._follow_base(manifest)
+        self._pending |= {*position.pending}
+        if position.shards and self._overlay.meta.revision:
+            self._reader = StreamReader(self._streams, stream, position)
+        if position.stream not in {"", stream}:
+            self._lose("the table has another stream than the one that was followed")
+        elif self._clock.not_before() - self._overlay.meta.as_of > _RETENTION:
+            self._lose(
+                f"what was published last is of {rfc3339(self._overlay.meta.as_of)}; a stream forgets after 24 hours"
+            )
+        self._check_base()
 
     def step(self) -> bool:
         """Take in what has changed since the last step and publish it; tell whether anything was published.
@@ -153,10 +154,8 @@ class Watcher:
         try:
             records, reached = self._reader.poll(self._clock.not_before())
         except PositionLostError as fault:
-            log.error("position_lost", reason=str(fault), remedy="a new base is made from the table")  # noqa: TRY400
-            self._reader = StreamReader(self._streams, self._reader.position.stream, Position())
-            self._rebase()
-            return True
+            self._lose(str(fault))
+            records, reached = [], 0
         # Kept until it has been taken in and published, since the reader does not give it again.
         self._pending |= self._partitions(records)
         self._take_in(self._pending | self._malformed.keys())
@@ -164,10 +163,18 @@ class Watcher:
         due = time.monotonic() >= self._due
         if due:
             lag = int(self._timing.lag * MICROSECONDS)
-            self._publish(self._overlay.meta.as_of if self._malformed else reached - lag)
+            # The as-of stays where it is while there is something that is not in what is published.
+            self._publish(self._overlay.meta.as_of if self._malformed or self._gap else reached - lag)
         self._save_position()
+        self._publish_base()
         self._renew_base()
         return due
+
+    def _lose(self, reason: str) -> None:
+        """Read the stream from its beginning, and know that changes before it were missed, which a new base will bring."""
+        log.error("position_lost", reason=reason, remedy="a new base is made from the table")
+        self._gap = True
+        self._reader = StreamReader(self._streams, self._stream(), Position())
 
     # ── changes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,29 +191,33 @@ class Watcher:
                 continue
             records, faults = self._read(pk)
             self._pending.discard(pk)
+            version = self._clock.not_after()
             if faults:
+                changed = self._suspend(tenant or SHARED, records, version, faults)
                 self._note_malformed(pk, faults)
-                if records.tenant is None or records.tenant.status == "ACTIVE":
-                    continue
-                # What else is wrong must not keep a tenant that was shut off from being so.
-                records = TenantRecords.none()
-                records.add(items.Tenant(status="SUSPENDED"))
             else:
                 self._malformed.pop(pk, None)
-            version = self._clock.not_after()
-            if pk == SHARED:
-                changed = self._overlay.set_shared(records.resources, version)
-            else:
-                changed = self._overlay.set_tenant(tenant, records, version)
+                changed = (
+                    self._overlay.set_tenant(tenant, records, version)
+                    if tenant
+                    else self._overlay.set_shared(records.resources, version)
+                )
             if changed:
                 self._due = 0.0  # at once, also when what follows fails
+
+    def _suspend(self, tenant: str, records: TenantRecords, version: int, faults: list[str]) -> bool:
+        """Shut off what is suspended: what else is malformed must not keep it from being so."""
+        try:
+            return self._overlay.suspend(tenant, records, version, self._folder / BASE)
+        except BundleError as fault:
+            faults.append(f"what is suspended is not shut off, for lack of the last good state: {fault}")
+            return False
 
     def _note_malformed(self, pk: str, faults: list[str]) -> None:
         reason = "; ".join(faults)
         if self._malformed.get(pk) != reason:
-            log.error(
-                "malformed", partition=pk, reason=reason, remedy="its last good state stays in force; mend the items"
-            )
+            remedy = "its last good state stays in force, but for what is suspended; mend the items"
+            log.error("malformed", partition=pk, reason=reason, remedy=remedy)
         self._malformed[pk] = reason
 
     def _read(self, pk: str) -> tuple[TenantRecords, list[str]]:
@@ -226,28 +237,60 @@ class Watcher:
     # ── the base ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _rebase(self) -> None:
-        """Make a new base from the table, and fold the overlay. Raises ``RegistryError``."""
+        """Make a new base from the table, and go on beside it. Raises ``RegistryError``."""
         self._describe()
-        as_of = self._clock.not_before()
+        meta = self._overlay.meta
+        # Later than any that was published, since the time of the service, in whole seconds, may not have moved on.
+        as_of = max(self._clock.not_before(), meta.as_of + 1, meta.base_as_of + 1)
         with Spool() as spool:
             spool.add(self._table.scan())
             report = write_base(spool, as_of, f"table {self._table.name}", self._folder / BASE, self._recipe)
         log.info("base_made", revision=report.revision, tenants=report.tenants, rules=report.rules)
-        self._published(self._folder / BASE)
-        self._follow_base(self._read_base())
-        self._publish(as_of)
+        self._base_wanted = False
+        if self._gap:
+            self._overlay = Overlay.beside(report.revision, as_of)
+            self._gap = False
+        self._check_base()
+        self._publish(self._overlay.meta.as_of)
+        self._publish_base()
 
     def _check_base(self) -> None:
-        """Follow another base if there is one."""
-        stat = (self._folder / BASE).stat()
-        if (stat.st_mtime_ns, stat.st_ino) != self._base_seen:
-            self._follow_base(self._read_base())
-            self._published(self._folder / BASE)
+        """Follow another base if there is one; want a new one if it is of no use. Raises ``TableError``."""
+        try:
+            stat = (self._folder / BASE).stat()
+            seen = stat.st_mtime_ns, stat.st_ino
+            if seen == self._base_seen:
+                return
+            manifest = self._read_base()
+        except (OSError, BundleError) as fault:
+            self._refuse_base(str(fault))
+            return
+        meta = self._overlay.meta
+        if manifest.revision != meta.base and _as_of(manifest) <= meta.base_as_of:
+            self._refuse_base(f"revision {manifest.revision} is no newer than {meta.base}, which it takes the place of")
+        else:
+            if manifest.revision != meta.base:
+                self._follow_base(manifest)
+            self._base_unpublished = True
+        self._base_seen = seen
+
+    def _refuse_base(self, reason: str) -> None:
+        if not self._base_wanted:
+            log.error("base_refused", reason=reason, remedy="a new base is made from the table")
+        self._base_wanted = True
+
+    def _follow_base(self, manifest: Manifest) -> None:
+        doubtful = self._overlay.fold(manifest.revision, _as_of(manifest))
+        self._pending |= {SHARED if tenant == SHARED else f"TENANT#{tenant}" for tenant in doubtful}
+        self._take_in(self._pending)
+        self._due = 0.0
+        log.info("base_followed", revision=manifest.revision, kept=len(self._overlay.tenants))
 
     def _renew_base(self) -> None:
         """Make a new base when it is time: what is in it need not be in the overlay, and a stream forgets after 24 hours."""
-        age = self._clock.not_before() - self._overlay.meta.since
-        if age <= self._timing.base_age * MICROSECONDS or time.monotonic() < self._renew_not_before:
+        age = self._clock.not_before() - self._overlay.meta.base_as_of
+        wanted = self._gap or self._base_wanted or age > self._timing.base_age * MICROSECONDS
+        if not wanted or time.monotonic() < self._renew_not_before:
             return
         try:
             self._rebase()
@@ -255,22 +298,8 @@ class Watcher:
             self._renew_not_before = time.monotonic() + _RENEW_AGAIN
             log.error("base_not_made", reason=str(fault), remedy="base and overlay stay in force")  # noqa: TRY400
 
-    def _follow_base(self, manifest: Manifest) -> None:
-        stat = (self._folder / BASE).stat()
-        self._base_seen = (stat.st_mtime_ns, stat.st_ino)
-        if self._overlay.meta.base == manifest.revision:
-            return
-        if _as_of(manifest) < self._overlay.meta.since:
-            log.error("base_too_old", revision=manifest.revision, remedy="a new base is made from the table")
-            self._rebase()
-            return
-        doubtful = self._overlay.fold(manifest.revision, _as_of(manifest))
-        self._take_in({f"TENANT#{tenant}" for tenant in doubtful} | ({SHARED} if self._overlay.shared else set()))
-        self._due = 0.0
-        log.info("base_followed", revision=manifest.revision, kept=len(doubtful))
-
     def _read_base(self) -> Manifest:
-        return read_manifest(self._folder / BASE)[0]
+        return read_manifest(self._folder / BASE)
 
     def _read_overlay(self, manifest: Manifest) -> Overlay:
         path = self._folder / OVERLAY
@@ -291,7 +320,15 @@ class Watcher:
         self._save_position()
         log.debug("overlay_published", revision=manifest.revision, tenants=len(self._overlay.tenants))
 
+    def _publish_base(self) -> None:
+        """Publish the base if it is another, after the overlay, which is small and may be urgent."""
+        if self._base_unpublished:
+            self._published(self._folder / BASE)
+            self._base_unpublished = False
+
     def _save_position(self) -> None:
+        if self._gap:
+            return  # so that whoever takes up the position knows that it is lost
         position = self._reader.position
         position.pending = sorted(self._pending | self._malformed.keys())
         if position == self._saved:
@@ -321,7 +358,7 @@ class Watcher:
 
     def _describe(self) -> dict[str, Any]:
         try:
-            table: dict[str, Any] = self._client.describe_table(TableName=self._table.name)["Table"]
+            table: dict[str, Any] = self._table.client.describe_table(TableName=self._table.name)["Table"]
         except (ClientError, BotoCoreError) as fault:
             msg = f"table {self._table.name}: {fault}"
             raise TableError(msg) from fault

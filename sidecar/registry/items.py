@@ -170,6 +170,14 @@ class TenantRecords(Struct):
             case Resource():
                 self.resources.append(record)
 
+    def suspended(self) -> TenantRecords:
+        """Give those that are shut off; a policy cannot be."""
+        off = TenantRecords.none()
+        for record in (self.tenant, *self.members, *self.agents, *self.resources):
+            if record is not None and record.status == "SUSPENDED":
+                off.add(record)
+        return off
+
 
 class Entry(Struct, frozen=True):
     """A record and where it belongs: the tenant (or ``SHARED``), the kind and the id within both."""

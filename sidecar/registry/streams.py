@@ -28,6 +28,7 @@ RESOLUTION = 60_000_000
 """How coarse the moments of changes are, in microseconds: AWS gives whole seconds, DynamoDB Local whole minutes."""
 
 _READ_TO_THE_END = "end"
+_TURNED_OFF = {"DISABLING", "DISABLED"}
 _RETRYABLE = {
     "LimitExceededException",
     "ProvisionedThroughputExceededException",
@@ -67,7 +68,8 @@ class StreamReader:
         Moments are in microseconds since 1970. ``now`` is one that had come before the call; what is given is not after it, and 0
         when a shard could not be read.
 
-        Raises ``PositionLostError`` when records were trimmed before they were read, and ``TableError``.
+        Raises ``PositionLostError`` when records were trimmed before they were read or are not written any more, and
+        ``TableError``.
         """
         if time.monotonic() - self._discovered > self._discover_seconds:
             self._discover()
@@ -121,6 +123,9 @@ class StreamReader:
             if described is None:
                 return
             description = described["StreamDescription"]
+            if description["StreamStatus"] in _TURNED_OFF:
+                msg = "the stream was turned off, so that changes since are not in it"
+                raise PositionLostError(msg)
             yield from description["Shards"]
             last = description.get("LastEvaluatedShardId")
             if last is None:

@@ -42,7 +42,7 @@ class RegistryTable:
     """
 
     def __init__(self, client: Any, name: str) -> None:
-        self._client = client
+        self.client = client
         self.name = name
 
     # ── making it ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -54,8 +54,8 @@ class RegistryTable:
         """
         with self._telling():
             try:
-                table = self._client.describe_table(TableName=self.name)["Table"]
-            except self._client.exceptions.ResourceNotFoundException:
+                table = self.client.describe_table(TableName=self.name)["Table"]
+            except self.client.exceptions.ResourceNotFoundException:
                 table = None
             if table is None:
                 self._create()
@@ -66,7 +66,7 @@ class RegistryTable:
             return {**parts, "point-in-time recovery": self._keep_backups()}
 
     def _create(self) -> None:
-        self._client.create_table(
+        self.client.create_table(
             TableName=self.name,
             KeySchema=_schema(_KEY_SCHEMA),
             AttributeDefinitions=_DEFINITIONS,
@@ -106,23 +106,21 @@ class RegistryTable:
         return parts
 
     def _update(self, **change: Any) -> str:
-        self._client.update_table(TableName=self.name, **change)
+        self.client.update_table(TableName=self.name, **change)
         self._wait()
         return "turned on"
 
     def _wait(self) -> None:
-        self._client.get_waiter("table_exists").wait(TableName=self.name, WaiterConfig=_WAITING)
+        self.client.get_waiter("table_exists").wait(TableName=self.name, WaiterConfig=_WAITING)
 
     def _keep_backups(self) -> str:
         """Turn point-in-time recovery on. DynamoDB Local does not have it."""
         for attempt in count(1):
             try:
-                described = self._client.describe_continuous_backups(TableName=self.name)[
-                    "ContinuousBackupsDescription"
-                ]
+                described = self.client.describe_continuous_backups(TableName=self.name)["ContinuousBackupsDescription"]
                 if described["PointInTimeRecoveryDescription"]["PointInTimeRecoveryStatus"] == "ENABLED":
                     return "on"
-                self._client.update_continuous_backups(
+                self.client.update_continuous_backups(
                     TableName=self.name, PointInTimeRecoverySpecification={"PointInTimeRecoveryEnabled": True}
                 )
             except ClientError as fault:
@@ -142,7 +140,7 @@ class RegistryTable:
     def get(self, pk: str, sk: str) -> Item | None:
         """Read one item as it is now."""
         with self._telling():
-            answer = self._client.get_item(TableName=self.name, Key=typed({"pk": pk, "sk": sk}), ConsistentRead=True)
+            answer = self.client.get_item(TableName=self.name, Key=typed({"pk": pk, "sk": sk}), ConsistentRead=True)
         return _read(answer["Item"]) if "Item" in answer else None
 
     def get_all(self, keys: Sequence[Key]) -> dict[Key, Item]:
@@ -153,7 +151,7 @@ class RegistryTable:
         while wanted:
             request = {self.name: {"Keys": wanted[:_BATCH], "ConsistentRead": True}}
             with self._telling():
-                answer = self._client.batch_get_item(RequestItems=request)
+                answer = self.client.batch_get_item(RequestItems=request)
             for attributes in answer["Responses"].get(self.name, ()):
                 item = _read(attributes)
                 found[edits.key(item)] = item
@@ -196,13 +194,13 @@ class RegistryTable:
     def count(self) -> int:
         """Tell about how many items there are: DynamoDB counts every six hours or so."""
         with self._telling():
-            number: int = self._client.describe_table(TableName=self.name)["Table"]["ItemCount"]
+            number: int = self.client.describe_table(TableName=self.name)["Table"]["ItemCount"]
         return number
 
     def _pages(
         self, operation: str, progress: Callable[[int], None] = lambda _count: None, **parameters: Any
     ) -> Iterator[Item]:
-        pages = iter(self._client.get_paginator(operation).paginate(TableName=self.name, **parameters))
+        pages = iter(self.client.get_paginator(operation).paginate(TableName=self.name, **parameters))
         while True:
             with self._telling():
                 page = next(pages, None)
@@ -265,7 +263,7 @@ class RegistryTable:
         actions = [self._action(change, item) for change, item in zip(group, after, strict=True)]
         try:
             with self._telling():
-                self._client.transact_write_items(TransactItems=actions)
+                self.client.transact_write_items(TransactItems=actions)
         except TableError as fault:
             response = fault.__cause__.response if isinstance(fault.__cause__, ClientError) else {}
             conflicts = [*_conflicts(group, response.get("CancellationReasons", ()))]

@@ -166,7 +166,8 @@ class Kills(RuleBasedStateMachine):
     def start_watcher(self) -> None:
         """Start the watcher."""
         where = ("--table", self.table, "--endpoint-url", self.database.url)
-        pace = ("--poll", "0.05", "--heartbeat", "0.3", "--max-removals", "100")
+        # a new base every two seconds or so
+        pace = ("--poll", "0.05", "--heartbeat", "0.3", "--max-removals", "100", "--base-age", "0.0006")
         self.start("watcher", "bundle", "watch", "--out", self.root / "b", "--key", self.root / "k.key", *where, *pace)
         wait_until((self.root / "b" / "overlay.tar.gz").exists, 30)
 
@@ -177,7 +178,7 @@ class Kills(RuleBasedStateMachine):
             f"bundles.source={self.root / 'b'}",
             f"bundles.keys=[{self.root / 'k.pub'}]",
         ]
-        flags += [f"opa.binary={OPA}", "log.access=false", "lifecycle.probe_interval_seconds=0.1"]
+        flags += ["identity.mode=asserted", f"opa.binary={OPA}", "log.access=false", "lifecycle.probe_interval_seconds=0.1"]
         self.start("sidecar", "serve", *(word for flag in flags for word in ("--set", flag)))
         wait_until(lambda: self.decide() is not None, 30)
 
@@ -220,7 +221,7 @@ class Kills(RuleBasedStateMachine):
             request = self.request()
             request.identity.tenant_id = tenant
             question, _ = batch_question(
-                request, Asserted("x-tenant-id", limits).establish(request.identity, {}), limits
+                request, Asserted((), limits).establish(request.identity, {}).identity, limits
             )
             decided = self.opa.decider().decide_batch(question, "expected", time.monotonic() + 10)
             answers += [(DecisionCode.Value(f"DECISION_CODE_{d.code}"), d.rule_id) for d in decided]

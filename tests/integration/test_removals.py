@@ -1,8 +1,9 @@
-"""An empty or shrunken export does not silently remove tenants, and a dry run tells what would change."""
+"""An empty or shrunken export does not silently remove tenants, and what would change, or be refused, is told."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,3 +78,27 @@ def test_a_dry_run_tells_what_would_change_and_writes_nothing(tmp_path: Path) ->
     as_json = json.loads(build(tmp_path, items, "--dry-run", "--json").stdout)
     assert as_json["difference"] == {"added": ["T009"], "removed": ["T000"], "changed": ["T004"]}
     assert (tmp_path / "base.tar.gz").read_bytes() == published
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]], ids=["build", "dry run"])
+def test_it_is_told_that_sidecars_will_refuse_another_base_of_the_same_moment(
+    tmp_path: Path, options: list[str]
+) -> None:
+    first = build(tmp_path, tenants(range(3)))
+    again = build(tmp_path, tenants(range(3)), *options)
+    assert "FORKED" not in first.stdout + again.stdout
+    (before,) = re.findall(r"Revision (\S+),", first.stdout)
+    (tmp_path / "custom" / "other").mkdir(parents=True)
+    (tmp_path / "custom" / "other" / "other.rego").write_text("package custom.other\n\ndeny := set()\n")
+    forked = build(tmp_path, tenants(range(3)), "--custom", str(tmp_path / "custom"), *options)
+    assert f"base.tar.gz was revision {before}, of the same moment" in forked.stdout
+    assert "FORKED" in forked.stdout
+    assert forked.exit_code == 0
+
+
+def test_a_newer_base_is_no_fork(tmp_path: Path) -> None:
+    build(tmp_path, tenants(range(3)))
+    source = write_export(tmp_path / "later", tenants(range(2)), summary={"exportTime": "2026-11-24T01:00:00.000Z"})
+    out = str(tmp_path / "base.tar.gz")
+    done = CliRunner().invoke(main, ["bundle", "build", "--export", str(source), "--out", out, "--json"])
+    assert json.loads(done.stdout)["forked"] == ""

@@ -143,3 +143,9 @@ def test_a_base_and_an_overlay_may_be_activated_in_any_order(
     both = opa.ask(question, new, to_last)
     assert both.undated() == at_last
     assert both.states() == {("last+new", LATER)}
+    # It then goes on beside the new base, and still goes back to the old one: no answer is dated back with either.
+    folded = to_last | {"meta": to_last["meta"] | {"base": "new"}}
+    for base, revision in (old, "last+test"), (new, "last"):
+        answers = opa.ask(question, base, folded)
+        assert answers.undated() == at_last
+        assert answers.states() == {(revision, LATER)}

@@ -70,11 +70,17 @@ def bundle_data(path: Path, name: str) -> Any:
         return json.loads(file.read())
 
 
-def in_force(base: Path, overlay: Path) -> dict[str, Any]:
-    """Put base and overlay together as the Rego does: whichever is newer, and the overlay in doubt."""
+def layers(base: Path, overlay: Path) -> dict[str, Any]:
+    """Give the document at ``data.registry`` that OPA makes of two bundles."""
     below = bundle_data(base, "registry/base/data.json")
-    as_of = bundle_data(base, "registry/base/meta/data.json")["as_of"]
-    above = bundle_data(overlay, "registry/overlay/data.json")
+    below["meta"] = bundle_data(base, "registry/base/meta/data.json")
+    return {"base": below, "overlay": bundle_data(overlay, "registry/overlay/data.json")}
+
+
+def in_force(registry: dict[str, Any]) -> dict[str, Any]:
+    """Put base and overlay together as the Rego does: whichever is newer, and the overlay in doubt."""
+    below, above = registry["base"], registry["overlay"]
+    as_of = below["meta"]["as_of"]
     tenants = dict(below["tenants"])
     for tenant_id, document in above.get("tenants", {}).items():
         terms = dict(document["terms"])

@@ -65,6 +65,11 @@ def build(source: str, increments: tuple[str, ...], out: Path, recipe: Recipe, *
     if report.extensions:
         console.print(f"With the extensions {', '.join(report.extensions)}.")
     console.print(f"Revision {report.revision}, as of {report.as_of}.")
+    if report.forked:
+        console.print(
+            f"[yellow]{out} was revision {report.forked}, of the same moment: sidecars that took that in refuse this one as"
+            " FORKED. Build from a newer export, or have `tenantgate bundle watch` make a base.[/]"
+        )
     if report.tenantless:
         shown = ", ".join(report.tenantless[:5]) + (" ..." if len(report.tenantless) > 5 else "")  # noqa: PLR2004
         console.print(

@@ -17,9 +17,9 @@ def inspect(file: Path, *, as_json: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    from sidecar.bundles.bundle import plain, read_manifest  # noqa: PLC0415
+    from sidecar.bundles.bundle import plain, read_manifest, read_sizes  # noqa: PLC0415
 
-    manifest, sizes = read_manifest(file)
+    manifest, sizes = read_manifest(file), read_sizes(file)
     if as_json:
         click.echo(json.dumps({**plain(manifest), "files": sizes}))
         return

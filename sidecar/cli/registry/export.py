@@ -13,6 +13,7 @@ from sidecar.cli.registry.options import json_option, open_table, print_json, ta
 
 if TYPE_CHECKING:
     from sidecar.cli.registry.options import Place
+    from sidecar.registry.table import RegistryTable
     from sidecar.registry.table_export import TableExport, Window
 
 _INTERRUPTED = 130  # as a shell has it
@@ -56,8 +57,7 @@ def export(place: Place, to: str, begin: datetime | None, end: datetime | None, 
         msg = "--to: DynamoDB exports to s3://BUCKET/PREFIX; add --scan to write to a directory"
         raise click.UsageError(msg)
     with open_table(place) as table:
-        client = table._client  # noqa: SLF001 - an export is not what the class is for, and it has the connection
-        exported = _scanned(client, place.table, to) if scan else _exported(client, place.table, to, window)
+        exported = _scanned(table, to) if scan else _exported(table, to, window)
     if as_json:
         print_json({"location": exported.location, "arn": exported.arn or None, "items": exported.items})
         return
@@ -79,27 +79,26 @@ def _window(begin: datetime | None, end: datetime | None) -> Window | None:
     return window
 
 
-def _scanned(client: Any, table: str, to: str) -> TableExport:
+def _scanned(table: RegistryTable, to: str) -> TableExport:
     from sidecar.cli.progress import counting  # noqa: PLC0415 - not needed for --help
-    from sidecar.registry.table import RegistryTable  # noqa: PLC0415
     from sidecar.registry.table_export import scan_export  # noqa: PLC0415
 
-    with counting("Reading items", RegistryTable(client, table).count()) as progress:
-        return scan_export(client, table, to, progress)
+    with counting("Reading items", table.count()) as progress:
+        return scan_export(table.client, table.name, to, progress)
 
 
-def _exported(client: Any, table: str, to: str, window: Window | None) -> TableExport:
+def _exported(table: RegistryTable, to: str, window: Window | None) -> TableExport:
     from rich.console import Console  # noqa: PLC0415 - not needed for --help
 
     from sidecar.registry.export_writer import split_s3  # noqa: PLC0415
     from sidecar.registry.table_export import follow_export, start_export  # noqa: PLC0415
 
-    started = start_export(client, table, *split_s3(to), window)
-    click.echo(f"DynamoDB exports {table} to {started.location}", err=True)
+    started = start_export(table.client, table.name, *split_s3(to), window)
+    click.echo(f"DynamoDB exports {table.name} to {started.location}", err=True)
     try:
         with Console(stderr=True).status("Waiting for DynamoDB, which takes minutes") as status:
             return follow_export(
-                client, table, started, lambda seen: status.update(f"{seen.status}, {seen.items:,} items")
+                table.client, table.name, started, lambda seen: status.update(f"{seen.status}, {seen.items:,} items")
             )
     except KeyboardInterrupt:
         command = f"aws dynamodb describe-export --export-arn {shlex.quote(started.arn)}"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.bundles.compile import compile_resources, compile_tenant, microseconds
+from sidecar.bundles.compile import compile_resources, compile_tenant, microseconds, suspend, suspend_resources
 from sidecar.registry import items
 
 if TYPE_CHECKING:
@@ -295,3 +295,62 @@ _POLICIES = [
 def test_the_same_policies_in_any_order_give_the_same_bytes(policies: list[items.Policy]) -> None:
     encode = msgspec.json.Encoder(order="sorted").encode
     assert encode(_compiled(*policies)) == encode(_compiled(*_POLICIES))
+
+
+# ── suspended, in a tenant that cannot be compiled ──────────────────────────────────────────────────────────────────────
+
+
+def _agent(agent_id: str, status: Any = "ACTIVE") -> items.Agent:
+    return items.Agent(agent_id=agent_id, scopes=("s",), status=status)
+
+
+_OFF: Any = "SUSPENDED"
+
+
+def test_what_is_suspended_is_shut_off_and_nothing_else_of_the_records_counts() -> None:
+    document = _compiled(_policy("P", _RULE), members=[items.Membership(user_id="u"), items.Membership(user_id="v")])
+    said = _records(
+        _policy("Q", _RULE),
+        tenant=items.Tenant(membership="OPTIONAL"),
+        members=[items.Membership(user_id="u", status=_OFF), items.Membership(user_id="w")],
+        resources=[items.Resource(resource_type="TOOL", resource_id="a", status=_OFF)],
+    )
+    assert suspend(document, said) == document | {
+        "members": {"u": {"status": "SUSPENDED"}, "v": {"status": "ACTIVE"}},
+        "resources": {"TOOL": {"a": {"status": "SUSPENDED"}}},
+    }
+
+
+def test_a_suspended_tenant_keeps_the_rest_of_its_terms() -> None:
+    document = _compiled(tenant=items.Tenant(membership="OPTIONAL", max_staleness_seconds=5))
+    assert suspend(document, _records(tenant=items.Tenant(status=_OFF)))["terms"] == {
+        "status": "SUSPENDED",
+        "membership": "OPTIONAL",
+        "max_staleness_seconds": 5,
+    }
+
+
+def test_an_agent_is_shut_off_among_those_that_were_listed() -> None:
+    document = _compiled(agents=[_agent("a"), _agent("b")])
+    shut = suspend(document, _records(agents=[_agent("a", _OFF), _agent("c")]))
+    assert {agent: entry["status"] for agent, entry in shut["agents"].items()} == {"a": "SUSPENDED", "b": "ACTIVE"}
+
+
+def test_where_no_agent_was_listed_the_others_are_listed_too_so_that_they_still_may_act() -> None:
+    shut = suspend(_compiled(), _records(agents=[_agent("a", _OFF), _agent("b")]))
+    assert {agent: entry["status"] for agent, entry in shut["agents"].items()} == {"a": "SUSPENDED", "b": "ACTIVE"}
+    assert shut["terms"]["agents"] is True
+
+
+def test_a_tenant_that_does_not_exist_does_not_come_to_exist_by_what_is_suspended() -> None:
+    gone: dict[str, Json] = {"terms": {"removed": True, "version": 7}}
+    assert suspend(gone, _records(tenant=items.Tenant(status=_OFF), agents=[_agent("a", _OFF)])) == gone
+
+
+def test_a_shared_resource_is_shut_off_beside_the_others() -> None:
+    catalogue = compile_resources([items.Resource(resource_type="TOOL", resource_id=name) for name in "ab"])
+    off = [items.Resource(resource_type=kind, resource_id="a", status=_OFF) for kind in ("TOOL", "MODEL")]
+    assert suspend_resources(catalogue, off) == {
+        "TOOL": {"a": {"status": "SUSPENDED"}, "b": {}},
+        "MODEL": {"a": {"status": "SUSPENDED"}},
+    }
