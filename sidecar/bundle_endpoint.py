@@ -1,4 +1,4 @@
-"""Bundles over HTTP: a directory's ``base.tar.gz`` and ``overlay.tar.gz``, handed out the moment they change.
+"""Bundles over HTTP: ``base.tar.gz`` and ``overlay.tar.gz``, handed out the moment they change.
 
 A client that knows long polling, as OPA does, asks with ``Prefer: wait=SECONDS`` and the ETag of what it has, and is answered
 when there is something else; https://www.openpolicyagent.org/docs/latest/management-bundles/#http-long-polling. Others get 200 or
@@ -12,29 +12,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import logging
 import os
 import re
-import socket
 import stat
-import threading
 import time
 import weakref
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from sidecar.errors import StartError
+from sidecar.http_server import HttpServer
 from sidecar.seal import FILES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
     from starlette.requests import Request
@@ -65,7 +61,8 @@ class _Version:
         while chunk := os.pread(descriptor, _CHUNK, at):
             digest.update(chunk)
             at += len(chunk)
-        self.etag = f'"{digest.hexdigest()}"'
+        self.digest = digest.hexdigest()
+        self.etag = f'"{self.digest}"'
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Give the content."""
@@ -77,28 +74,33 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
 
 
-class _Folder:
-    """The files of a directory, and what waits for them to change. Lives in the loop of the server."""
+class _Files:
+    """The files that are handed out, and what waits for them to change. Lives in the loop of the server.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    ``given`` are the SHA-256 of those that were handed out last, by name.
+    """
+
+    def __init__(self, find: Callable[[str], Path]) -> None:
+        self._find = find
         self._versions: dict[str, _Version] = {}
         self._changed = asyncio.Event()
         self._faults: dict[str, str] = {}
+        self.given: dict[str, str] = {}
         self.closing = False
 
     def look(self) -> None:
         """See whether files are others than before, and wake those who wait if so."""
         changed = False
         for name in FILES.values():
+            path = self._find(name)
             try:
-                found = (self._folder / name).stat()
+                found = path.stat()
                 before = self._versions.get(name)
                 if before is not None and before.identity == _identity(found):
                     continue
                 if not stat.S_ISREG(found.st_mode):
                     continue
-                self._versions[name] = _Version(os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC))
+                self._versions[name] = _Version(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
                 self._faults.pop(name, None)
                 changed = True
             except FileNotFoundError:
@@ -133,11 +135,11 @@ class _Folder:
 class Reports(Protocol):
     """What takes the status that OPA posts."""
 
-    def __call__(self, body: bytes, /) -> None:
-        """Take one."""
+    def __call__(self, body: bytes, given: Mapping[str, str], /) -> None:
+        """Take one. ``given`` are the SHA-256 of the files that were handed out last, by name."""
 
 
-def _application(folder: _Folder, token: str | None, reports: Reports | None) -> Starlette:
+def _application(files: _Files, token: str | None, reports: Reports | None) -> Starlette:
     async def bundle(request: Request) -> Response:
         _admit(request, token)
         name = request.path_params["name"]
@@ -146,7 +148,7 @@ def _application(folder: _Folder, token: str | None, reports: Reports | None) ->
         known = request.headers.get("if-none-match", "").strip().removeprefix("W/")
         asked = _WAIT.search(request.headers.get("prefer", ""))
         wait = min(int(asked[1]), _MOST_WAIT_SECONDS) if asked else 0
-        version = await folder.get(name, known, wait, request.is_disconnected)
+        version = await files.get(name, known, wait, request.is_disconnected)
         headers = {"content-type": MEDIA_TYPE, "cache-control": "no-cache"}
         if version is None:
             # To one that waits, nothing new, as OPA has it: an error would make it back off.
@@ -154,6 +156,7 @@ def _application(folder: _Folder, token: str | None, reports: Reports | None) ->
         headers["etag"] = version.etag
         if version.etag == known:
             return Response(status_code=304, headers=headers)
+        files.given[name] = version.digest
         headers["content-length"] = str(version.size)
         return StreamingResponse(version.chunks(), headers=headers)
 
@@ -165,7 +168,7 @@ def _application(folder: _Folder, token: str | None, reports: Reports | None) ->
             if len(body) > _MOST_REPORT_BYTES:
                 raise HTTPException(413)
         assert reports is not None  # noqa: S101 - else there is no such route
-        reports(bytes(body))
+        reports(bytes(body), files.given)
         return Response(status_code=204)
 
     routes = [Route("/{name}", bundle, methods=["GET"])]
@@ -182,16 +185,16 @@ def _admit(request: Request, token: str | None) -> None:
         raise HTTPException(401, headers={"www-authenticate": "Bearer"})
 
 
-class BundleEndpoint:
-    """A server in a thread of its own, listening from when it is made.
+class BundleEndpoint(HttpServer):
+    """Hands out bundles. ``find`` tells which file is the one of a name; it need not be there.
 
-    ``watch`` has it look at the directory by itself; else ``changed`` says when. With a ``token``, it is asked for. ``reports``
-    takes the bodies of what OPA's status plugin posts, in the thread of the server.
+    ``watch`` has it look at the files by itself; else ``changed`` says when. With a ``token``, it is asked for. ``reports`` takes
+    what OPA's status plugin posts, in the thread of the server.
     """
 
     def __init__(
         self,
-        folder: Path,
+        find: Callable[[str], Path],
         host: str = "127.0.0.1",
         port: int = 0,
         *,
@@ -200,99 +203,36 @@ class BundleEndpoint:
         watch: bool = False,
         connections: int = 64,
     ) -> None:
-        self._directory = folder
-        self._token = token
-        self._reports = reports
+        self._files = _Files(find)
         self._watch = watch
-        self._connections = connections
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            self._socket = socket.create_server((host, port), family=family, backlog=connections)
-        except OSError as fault:
-            msg = f"cannot listen on {host}:{port}: {fault.strerror or fault}"
-            raise StartError(msg) from fault
-        name = f"[{host}]" if ":" in host else host
-        self.url = f"http://{name}:{self._socket.getsockname()[1]}"
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._folder: _Folder | None = None
-        self._server: uvicorn.Server | None = None
-        self._stopping = False
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="bundle-endpoint", daemon=True)
-
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
-        self._ready.wait()
-
-    def stop(self) -> None:
-        """Answer those who wait, and end."""
-        self._stopping = True
-        self._call(self._close)
-        if self._thread.is_alive():
-            self._thread.join(2.0)
-        self._socket.close()
+        super().__init__(
+            _application(self._files, token, reports), host, port, name="bundle-endpoint", connections=connections
+        )
 
     def changed(self) -> None:
-        """Look at the directory now. May be called from any thread."""
-        self._call(lambda: self._folder.look() if self._folder is not None else None)
+        """Look at the files now. May be called from any thread."""
+        self.call(self._files.look)
 
-    def run(self) -> None:
-        """Answer until ``stop``, in the thread that calls."""
-        try:
-            asyncio.run(self._run())
-        finally:
-            self._loop = None
-            self._ready.set()
+    def _begin(self) -> None:
+        self._files.look()
+        if self._watch:
+            self._watching = asyncio.create_task(self._look_on())
 
-    async def _run(self) -> None:
-        self._folder = _Folder(self._directory)
-        self._folder.look()
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                _application(self._folder, self._token, self._reports),
-                http="h11",
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                limit_concurrency=self._connections,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._loop = asyncio.get_running_loop()
-        watching = asyncio.create_task(self._look_on(self._folder, self._server)) if self._watch else None
-        self._ready.set()
-        if not self._stopping:
-            await self._server.serve([self._socket])
-        if watching is not None:
-            watching.cancel()
-
-    async def _look_on(self, folder: _Folder, server: uvicorn.Server) -> None:
-        while not server.should_exit:
+    async def _look_on(self) -> None:
+        while not self._server.should_exit:
             await asyncio.sleep(_LOOK_SECONDS)
-            folder.look()
+            self._files.look()
         self._close()  # a signal ends it, and those who wait hear of it
 
     def _close(self) -> None:
-        if self._folder is not None:
-            self._folder.closing = True
-            self._folder.wake()
-        if self._server is not None:
-            self._server.should_exit = True
-
-    def _call(self, work: Callable[[], Any]) -> None:
-        loop = self._loop
-        if loop is not None:
-            with suppress(RuntimeError):  # it ended in between
-                loop.call_soon_threadsafe(work)
+        self._files.closing = True
+        self._files.wake()
+        super()._close()
 
 
 def serve(folder: Path, host: str, port: int, token: str | None, told: Callable[[str], None]) -> None:
     """Serve a directory until SIGINT or SIGTERM. ``told`` gets the address once there is one. Raises ``StartError``."""
-    endpoint = BundleEndpoint(folder, host, port, token=token, watch=True)
+    endpoint = BundleEndpoint(folder.joinpath, host, port, token=token, watch=True)
     told(endpoint.url)
     try:
         endpoint.run()

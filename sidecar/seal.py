@@ -5,11 +5,13 @@ signature file, so that OPA checks it too (https://www.openpolicyagent.org/docs/
 
 OPA hashes a JSON file by its content: keys in order, nothing between. Our JSON files are written just so (``canonical``), and
 their hash is that of their bytes; one that is not fails the check here, though OPA might take it.
+
+Until its signature has been checked, a file may be anyone's, so it costs little to refuse: the signature comes before what it
+signs, headers of other than plain files are not read on, and the numbers and sizes of all things are bounded.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import tarfile
 import zlib
@@ -26,7 +28,7 @@ from msgspec import Meta, Struct
 from sidecar.errors import SealError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from sidecar.model import Json
@@ -38,10 +40,16 @@ FILES = {BASE: "base.tar.gz", OVERLAY: "overlay.tar.gz"}
 """The name that each kind of bundle is published under."""
 
 _ROOTS = {BASE: {"custom", "registry/base", "tenantgate"}, OVERLAY: {"registry/overlay"}}
-_CHUNK = 1 << 20
 _LEAST_RSA_BITS = 2048
-_MOST_SMALL_BYTES = 16 << 20
-_MOST_PADDING = 16 << 20
+_GZIP = 16 + zlib.MAX_WBITS  # has zlib read the header and compare the checksum at the end
+_ZIPPED_CHUNK = 1 << 14
+_CHUNK = 1 << 18
+_BLOCK = tarfile.BLOCKSIZE
+_PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE}
+_MOST_BYTES = 1 << 30  # unzipped; what OPA takes as one file, and nearly all of a bundle is in one
+_MOST_FILES = 4096
+_MOST_SMALL_BYTES = 1 << 20  # of the manifest, and of the signature over as many files
+_MOST_PADDING = 1 << 20
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -118,7 +126,7 @@ class Sealed(Struct, frozen=True):
 
 
 class _Signatures(Struct, frozen=True):
-    signatures: tuple[str, ...]
+    signatures: tuple[str]
 
 
 class _Hashed(Struct, frozen=True):
@@ -135,22 +143,27 @@ def check(file: IO[bytes], keys: Mapping[str, PublicKey]) -> Sealed:
     """Read a whole bundle and check its seal. With no ``keys``, only that it is a bundle of ours.
 
     Raises ``SealError`` if it is damaged, not ours, unsigned, signed with a key that is not among ``keys``, or if any file is not
-    the one that was signed, or is one too many or too few.
+    the one that was signed, or is one too many or too few; and does so as early as the order of the files permits.
     """
     hashes: dict[str, str] = {}
     small: dict[str, bytes] = {}
+    signed: dict[str, str] | None = None
+    key_id = ""
     try:
-        # Not tarfile's own gzip, which leaves the checksum at the end unread; OPA would then refuse what passed here.
-        with gzip.GzipFile(fileobj=file) as unzipped:
-            with tarfile.open(fileobj=unzipped, mode="r|") as tar:
-                for member in tar:
-                    name = member.name.removeprefix("./").lstrip("/")
-                    _check_member(member, name, hashes)
-                    hashes[name] = _hash(tar, member, small if name in {MANIFEST, SIGNATURES} else None, name)
-            _check_rest(unzipped)
+        for name, size, pieces in _files(_Unzipped(file)):
+            if name in {MANIFEST, SIGNATURES}:
+                pieces = [_whole(name, size, pieces)]  # noqa: PLW2901 - the same, in one piece
+                small[name] = pieces[0]
+            elif keys and signed is None:
+                msg = f"it is not signed: there is no {SIGNATURES} before {name}"
+                raise SealError(msg, "UNSIGNED")
+            hashes[name] = _hash(pieces)
+            if keys and name == SIGNATURES:
+                key_id, signed = _check_signature(small[name], keys)
+        if keys:
+            _check_files(hashes, signed)
         manifest = msgspec.json.decode(small.get(MANIFEST, b""), type=_Manifest)
-        key_id = _check_signature(small.get(SIGNATURES), hashes, keys) if keys else ""
-    except (OSError, EOFError, zlib.error, tarfile.TarError, msgspec.DecodeError) as fault:
+    except (OSError, EOFError, zlib.error, tarfile.TarError, msgspec.DecodeError, RecursionError) as fault:
         msg = f"not a bundle of tenantgate, or damaged: {fault}"
         raise SealError(msg) from fault
     kinds = [kind for kind, roots in _ROOTS.items() if {*manifest.roots} == roots]
@@ -166,63 +179,119 @@ def _microseconds(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def _check_rest(unzipped: gzip.GzipFile) -> None:
-    """Read to the end, which checks the checksum. After the last file there is padding, if anything."""
-    left = _MOST_PADDING
-    while chunk := unzipped.read(_CHUNK):
-        left -= len(chunk)
-        if left < 0 or chunk.strip(b"\0"):
-            msg = "there is something after its last file"
+class _Unzipped:
+    """The content of a gzip file, read forwards. Raises ``EOFError`` where it is cut off.
+
+    Not Python's own, which leaves the checksum at the end unread where the content ends before: OPA would then refuse what passed
+    here. And not in several parts, of which there could be millions with nothing in them.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._inflate = zlib.decompressobj(_GZIP)
+        self.left = _MOST_BYTES
+
+    def read(self, most: int) -> bytes:
+        """Give some of it, at most so many bytes; none at the end."""
+        while not self._inflate.eof:
+            zipped = self._inflate.unconsumed_tail or self._file.read(_ZIPPED_CHUNK)
+            if piece := self._inflate.decompress(zipped, most):
+                self.left -= len(piece)
+                return piece
+            if not zipped:
+                msg = "it is cut off"
+                raise EOFError(msg)
+        return b""
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """Give the next so many bytes, piece by piece."""
+        while size:
+            piece = self.read(min(size, _CHUNK))
+            if not piece:
+                msg = "it ends within a file"
+                raise EOFError(msg)
+            size -= len(piece)
+            yield piece
+
+    def check_end(self) -> None:
+        """Read the padding after the last file to its end, and make sure that there is nothing else."""
+        padding = 0
+        while piece := self.read(_CHUNK):
+            padding += len(piece)
+            if padding > _MOST_PADDING or piece.strip(b"\0"):
+                msg = "there is something after its last file"
+                raise SealError(msg)
+        if self._inflate.unused_data or self._file.read(1):
+            msg = "there is something after its end"
             raise SealError(msg)
 
 
-def _check_member(member: tarfile.TarInfo, name: str, seen: Mapping[str, str]) -> None:
-    if not member.isfile() or name in seen:
-        msg = f"{name}: not a plain file, or there twice"
+def _files(unzipped: _Unzipped) -> Iterator[tuple[str, int, Iterable[bytes]]]:
+    """Give the name, the size and the content of each file of a tar; what is given must be read before the next.
+
+    Not with tarfile, which takes extended headers into memory, however long they say they are. Our bundles have none.
+    """
+    seen: set[str] = set()
+    while (block := b"".join(unzipped.pieces(_BLOCK))).strip(b"\0"):
+        entry = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+        name = entry.name.removeprefix("./").lstrip("/")
+        if entry.type not in _PLAIN or name in seen:
+            msg = f"{name}: not a plain file, or there twice"
+            raise SealError(msg)
+        seen.add(name)
+        if len(seen) > _MOST_FILES:
+            msg = f"there are more than {_MOST_FILES} files in it"
+            raise SealError(msg)
+        if not 0 <= entry.size <= unzipped.left:
+            msg = f"{name}: there would be more than {_MOST_BYTES} bytes in it"
+            raise SealError(msg)
+        yield name, entry.size, unzipped.pieces(entry.size)
+        for _ in unzipped.pieces(-entry.size % _BLOCK):
+            pass
+    unzipped.check_end()
+
+
+def _whole(name: str, size: int, pieces: Iterable[bytes]) -> bytes:
+    if size > _MOST_SMALL_BYTES:
+        msg = f"{name}: has more than {_MOST_SMALL_BYTES} bytes"
         raise SealError(msg)
+    return b"".join(pieces)
 
 
-def _hash(tar: tarfile.TarFile, member: tarfile.TarInfo, keep: dict[str, bytes] | None, name: str) -> str:
-    file = tar.extractfile(member)
-    assert file is not None  # noqa: S101 - a plain file
+def _hash(pieces: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
-    if keep is None:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    else:
-        keep[name] = file.read(_MOST_SMALL_BYTES)
-        digest.update(keep[name])
+    for piece in pieces:
+        digest.update(piece)
     return digest.hexdigest()
 
 
-def _check_signature(signatures: bytes | None, hashes: dict[str, str], keys: Mapping[str, PublicKey]) -> str:
-    if signatures is None:
-        msg = f"it is not signed: there is no {SIGNATURES}"
-        raise SealError(msg, "UNSIGNED")
-    tokens = msgspec.json.decode(signatures, type=_Signatures).signatures
-    if len(tokens) != 1:
-        msg = f"{SIGNATURES} holds {len(tokens)} signatures; there must be one"
-        raise SealError(msg)
+def _check_signature(signatures: bytes, keys: Mapping[str, PublicKey]) -> tuple[str, dict[str, str]]:
+    """Give the id of the key that a bundle is signed with, and the hashes of the files that were signed."""
+    (token,) = msgspec.json.decode(signatures, type=_Signatures).signatures
     try:
-        key = keys.get(jwt.get_unverified_header(tokens[0]).get("kid", ""))
+        key = keys.get(jwt.get_unverified_header(token).get("kid", ""))
         if key is None:
             msg = f"it is signed with a key that is none of {', '.join(sorted(keys))}"
             raise SealError(msg, "FOREIGN_KEY")
-        payload = jwt.PyJWS().decode(tokens[0], key.pem, algorithms=[key.algorithm])
+        payload = jwt.PyJWS().decode(token, key.pem, algorithms=[key.algorithm])
     except jwt.PyJWTError as fault:
         msg = f"the signature is not valid: {fault}"
         raise SealError(msg, "FOREIGN_KEY") from fault
-    signed = {file.name: file for file in msgspec.json.decode(payload, type=_Claims).files}
-    for name in sorted(hashes.keys() | signed.keys()):
-        if name == SIGNATURES:
-            continue
+    files = msgspec.json.decode(payload, type=_Claims).files
+    return key.id, {file.name: file.hash if file.algorithm == "SHA-256" else "" for file in files}
+
+
+def _check_files(hashes: Mapping[str, str], signed: Mapping[str, str] | None) -> None:
+    if signed is None:
+        msg = f"it is not signed: there is no {SIGNATURES}"
+        raise SealError(msg, "UNSIGNED")
+    for name in sorted(hashes.keys() - {SIGNATURES} | signed.keys()):
         if name not in signed or name not in hashes:
             msg = f"{name}: {'not signed' if name in hashes else 'signed, and missing'}"
             raise SealError(msg, "TAMPERED")
-        if signed[name].algorithm != "SHA-256" or signed[name].hash != hashes[name]:
+        if signed[name] != hashes[name]:
             msg = f"{name}: not the file that was signed"
             raise SealError(msg, "TAMPERED")
-    return key.id
 
 
 def public_keys(paths: Iterable[Path]) -> dict[str, PublicKey]:

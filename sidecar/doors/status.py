@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from sidecar.doors.metrics import CallMetrics
     from sidecar.engine.intake import Intake, Intaken
     from sidecar.engine.monitor import Monitor
     from sidecar.engine.process import EmbeddedOpa
@@ -37,6 +38,7 @@ class StatusServicer(pb_grpc.StatusServiceServicer):
         version: str,
         opa_version: str,
         watchers: ThreadPoolExecutor,
+        metrics: CallMetrics,
     ) -> None:
         self._monitor = monitor
         self._opa = opa
@@ -47,6 +49,7 @@ class StatusServicer(pb_grpc.StatusServiceServicer):
         self._started_at = now_microseconds()
         self.default_deadline = settings.limits.default_deadline_seconds
         self.access_log = settings.log.access
+        self.metrics = metrics
         # A watcher holds a thread for as long as it watches, which must not be one that decisions need.
         watch = functools.partial(self._watch)
         watch.experimental_thread_pool = watchers  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ and what a caller demands of that.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 import msgspec
 import uuid_utils
@@ -17,14 +17,15 @@ from sidecar.errors import MalformedAnswerError, RevisionRolledBackError, Revisi
 from sidecar.model import (
     Action,
     Decision,
-    Explanation,
     Finding,
+    Found,
     Identity,
     Item,
     Listing,
     Principal,
     Question,
     Resource,
+    Search,
     Tenant,
     ToolAnswer,
 )
@@ -40,6 +41,7 @@ MICROSECONDS = translate.MICROSECONDS
 AUTHORIZE = "tenantgate/authorize/decision"
 BATCH = "tenantgate/batch/decisions"
 TOOLS = "tenantgate/tools/listing"
+SEARCH = "tenantgate/search/"
 
 PROBE = Question(
     Identity(Tenant(""), Principal("agent:probe")), (Item(Resource("TOOL", "agent:tool:probe"), Action()),)
@@ -65,7 +67,7 @@ def new_decision_id() -> str:
 
 
 _Answer = TypeVar("_Answer")
-_Dated = TypeVar("_Dated", Decision, Listing)
+_Dated = TypeVar("_Dated", Decision, Listing, Found)
 
 
 def _itself(answer: _Dated) -> _Dated:
@@ -137,6 +139,25 @@ class Decider:
         denied = ToolAnswer(state="DENIED", code="POLICY_STALE", reason=stale)
         return msgspec.structs.replace(listing, tools=(denied,) * len(listing.tools))
 
+    def search(
+        self,
+        kind: Literal["subjects", "resources", "actions"],
+        question: Question,
+        search: Search,
+        decision_id: str,
+        deadline: float,
+    ) -> Found:
+        """Say for which subjects, resources or actions, of those that the registry names, it is an ALLOW. Raises as ``decide``."""
+
+        def ask(now: int) -> Found:
+            body = translate.search_query(question, search, decision_id, now, self._settings)
+            return translate.search_answer(*self._engine.query(SEARCH + kind, body, deadline))
+
+        found, now = self._ask(question, deadline, ask, _itself)
+        if self._staleness(found.as_of, found.max_staleness_seconds, now) is None:
+            return found
+        return msgspec.structs.replace(found, found=(), next="")
+
     def probe(self, deadline: float) -> Decision:
         """Ask the real question once more and check the answer that is known beforehand.
 
@@ -158,7 +179,7 @@ class Decider:
         explanation = decision.explanation
         if explanation is not None:
             findings = (Finding("POLICY_STALE", stale), *explanation.codes)
-            explanation = Explanation(findings, explanation.rules, explanation.roles, explanation.effective_scopes)
+            explanation = msgspec.structs.replace(explanation, codes=findings)
         return Decision(
             effect="DENY",
             code="POLICY_STALE",
@@ -188,7 +209,7 @@ class Decider:
         question: Question,
         deadline: float,
         ask: Callable[[int], _Answer],
-        dated: Callable[[_Answer], Decision | Listing],
+        dated: Callable[[_Answer], Decision | Listing | Found],
     ) -> tuple[_Answer, int]:
         """Ask, and once more after a wait if the answer is from an older registry than the question wants.
 

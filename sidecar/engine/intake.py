@@ -10,6 +10,10 @@ Rule 3. What was taken in is kept, and served again after a restart before anyon
 
 Rule 4. An overlay holds the changes since some moment. While OPA may have a base from before that moment, the overlay waits:
         together they would lack the changes in between.
+
+Rule 5. What OPA has in force is kept until what is newer is in force. While OPA refuses the newer one, it is offered what it had,
+        so that it serves on under that after a restart. That is no step back: nothing newer was in force. Had it been and gone
+        unreported, ``freshness.py`` would have no decision made.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ import structlog
 from msgspec import Struct
 
 from sidecar import seal
-from sidecar.engine.durable import read_durable, replace_durably, write_durably
+from sidecar.engine.durable import read_durable, write_durably
+from sidecar.engine.offer import Kept, Offer
 from sidecar.engine.sources import SourceError
 from sidecar.errors import SealError
 from sidecar.seal import BASE, FILES, OVERLAY, Sealed
@@ -38,6 +43,9 @@ if TYPE_CHECKING:
     from sidecar.seal import PublicKey
 
 log = structlog.get_logger(__name__)
+
+REASONS = ("UNSIGNED", "FOREIGN_KEY", "TAMPERED", "DAMAGED", "WRONG_KIND", "ROLLED_BACK", "FORKED", "NOT_ACTIVATED")
+"""Why a bundle is refused: for its seal, by ``judge``, or by OPA."""
 
 _MARKS = "marks.json"
 _SHORTEST_PAUSE = 0.05
@@ -59,7 +67,7 @@ class Marks(Struct, frozen=True):
 
 
 class Refusal(Struct, frozen=True):
-    """Why a file was not taken in. ``reason`` is a stable word; ``at`` is microseconds since 1970."""
+    """Why a bundle was refused. ``reason`` is one of ``REASONS``; ``at`` is microseconds since 1970."""
 
     file: str
     reason: str
@@ -70,7 +78,7 @@ class Refusal(Struct, frozen=True):
 class Intaken(Struct, frozen=True):
     """The state of one kind of bundle.
 
-    ``sealed`` is what OPA is given; ``persisted`` says that it was kept from before, and that the source has not confirmed it.
+    ``sealed`` is what was taken in last; ``persisted`` says that it was kept from before, and not confirmed by the source yet.
     ``active`` is the revision that OPA says it has, ``held`` that of an overlay that waits for its base. ``refusal`` is the last
     one there was and ``refused`` their number by reason. Of the ``..._fault``, that of the file is why what the source holds now
     is not taken in.
@@ -129,10 +137,9 @@ class Intake:
         self._stopping = threading.Event()
         self._looked = {kind: threading.Event() for kind in FILES}
         self._states = {kind: Intaken(kind) for kind in FILES}
-        self._digests: dict[str, str] = {}
+        self._offers = {kind: Offer(folder, name) for kind, name in FILES.items()}
         self._marks: dict[str, Mark] = {}
-        self._oldest_base: int | None = None
-        self._held: tuple[Sealed, str] | None = None
+        self._held: Kept | None = None
         self._threads = [
             threading.Thread(target=self._follow, args=[kind], name=f"intake-{kind}", daemon=True) for kind in FILES
         ]
@@ -145,8 +152,20 @@ class Intake:
 
     @property
     def base(self) -> Sealed | None:
-        """The base that OPA is given."""
+        """The base that was taken in last."""
         return self._states[BASE].sealed
+
+    @property
+    def settled(self) -> bool:
+        """Whether OPA has everything that was taken in, or refuses it."""
+        return all(
+            state.sealed is None or state.active == state.sealed.revision or self._offers[state.kind].refused
+            for state in self.states
+        )
+
+    def offered(self, name: str) -> Path:
+        """Tell which file OPA is to have under a name."""
+        return next(offer.offered for offer in self._offers.values() if offer.file.name == name)
 
     def load(self) -> None:
         """Take what was kept before. Raises ``StartError`` when it cannot be known what that was, ``OSError`` without a disk."""
@@ -155,13 +174,16 @@ class Intake:
             leftover.unlink()
         marks = read_durable(self._folder / _MARKS, Marks, "which bundles it has taken in, so that it takes older ones")
         self._marks = {} if marks is None else {**marks.taken}
-        for kind, name in FILES.items():
-            if (self._folder / name).exists():
-                self._load_kept(kind, self._folder / name)
-        base, overlay = self.base, self._states[OVERLAY].sealed
-        self._oldest_base = None if base is None else base.as_of
-        if overlay is not None and (base is None or overlay.since > base.as_of):
-            self._drop(OVERLAY)
+        for kind in FILES:
+            self._load_kept(kind)
+        base, overlay = self._offers[BASE], self._states[OVERLAY].sealed
+        if overlay is None:
+            return
+        if self.base is None or overlay.since > self.base.as_of:
+            self._offers[OVERLAY].drop()
+            self._set(OVERLAY, sealed=None, persisted=False)
+        elif base.before is not None and overlay.since > base.before.sealed.as_of:
+            base.settle()  # without the newer base in force, it would not have been taken in
 
     def start(self) -> None:
         """Begin to follow the source."""
@@ -184,8 +206,8 @@ class Intake:
             if thread.is_alive():
                 thread.join(max(0.0, end - time.monotonic()))
 
-    def note(self, body: bytes) -> None:
-        """Take what OPA's status plugin says about its bundles."""
+    def note(self, body: bytes, given: Mapping[str, str]) -> None:
+        """Take what OPA's status plugin says about its bundles. ``given`` are the SHA-256 of the files it got last, by name."""
         try:
             report = msgspec.json.decode(body, type=_Report)
         except msgspec.DecodeError as fault:
@@ -193,16 +215,25 @@ class Intake:
             return
         with self._lock:
             before = self._states.copy()
-            for kind in FILES:
-                found = report.bundles.get(kind, _Found())
-                self._set(kind, active=found.active_revision, engine_fault=found.message)
-            base = self.base
-            if base is not None and self._states[BASE].active == base.revision:
-                self._oldest_base = base.as_of
-                self._release()
+            for kind, name in FILES.items():
+                self._note(kind, report.bundles.get(kind, _Found()), given.get(name, ""))
+            self._release()
             changed = before != self._states
         if changed:
             self._on_change()
+
+    def _note(self, kind: str, found: _Found, given: str) -> None:
+        offer = self._offers[kind]
+        known = offer.refused
+        if offer.hear(found.active_revision, given, complains=bool(found.message)):
+            self._hand_on()
+        self._set(kind, active=found.active_revision)
+        if not offer.refused:
+            self._set(kind, engine_fault=found.fault)
+        elif not known and offer.newest is not None:
+            instead = f"; it is offered {offer.instead} again" if offer.instead else ""
+            self._set(kind, engine_fault=f"cannot activate {offer.newest.sealed.revision}: {found.fault}{instead}")
+            self._count(kind, "NOT_ACTIVATED", f"OPA: {found.fault}")
 
     def _follow(self, kind: str) -> None:
         name = FILES[kind]
@@ -235,47 +266,54 @@ class Intake:
             self._set(kind, file_fault=f"{FILES[kind]} is not published" if missing else "")
             return
         try:
-            sealed, digest = self._check(scratch)
+            kept = self._check(scratch)
         except SealError as fault:
             self._refuse(kind, fault.reason, str(fault))
             return
+        sealed = kept.sealed
         with self._lock:
             if self._stopping.is_set():
                 return
-            if digest == self._digests.get(kind):
+            if self._is_newest(kind, kept):
                 self._let_go(kind)
                 self._set(kind, persisted=False, file_fault="")
             elif (objection := judge(kind, sealed, self._marks.get(kind))) is not None:
                 self._refuse(kind, *objection)
-            elif kind == OVERLAY and (self._oldest_base is None or sealed.since > self._oldest_base):
+            elif kind == OVERLAY and self._lacks_base(sealed):
                 scratch.replace(self._held_path)
-                self._held = sealed, digest
+                self._held = kept
                 self._set(kind, held=sealed.revision, file_fault="")
                 log.info("overlay_held", revision=sealed.revision, since=sealed.since)
             else:
-                self._take(kind, sealed, digest, scratch)
+                self._take(kind, kept, scratch)
 
-    def _take(self, kind: str, sealed: Sealed, digest: str, scratch: Path) -> None:
-        marks = {**self._marks, kind: Mark(sealed.as_of, sealed.revision)}
+    def _is_newest(self, kind: str, kept: Kept) -> bool:
+        newest = self._offers[kind].newest
+        return newest is not None and newest.digest == kept.digest
+
+    def _lacks_base(self, overlay: Sealed) -> bool:
+        """Tell whether OPA may have a base that an overlay does not go with."""
+        oldest = self._offers[BASE].oldest
+        return oldest is None or overlay.since > oldest.as_of
+
+    def _take(self, kind: str, kept: Kept, scratch: Path) -> None:
+        marks = {**self._marks, kind: Mark(kept.sealed.as_of, kept.sealed.revision)}
         write_durably(self._folder / _MARKS, Marks(marks))
         self._marks = marks
-        replace_durably(scratch, self._folder / FILES[kind])
-        self._digests[kind] = digest
+        self._offers[kind].put(scratch, kept, self._states[kind].active)
         self._let_go(kind)
-        self._set(kind, sealed=sealed, persisted=False, file_fault="")
-        log.info("bundle_taken_in", kind=kind, revision=sealed.revision, key_id=sealed.key_id)
-        if kind == BASE and self._oldest_base is None:
-            self._oldest_base = sealed.as_of
+        self._set(kind, sealed=kept.sealed, persisted=False, file_fault="", engine_fault="")
+        log.info("bundle_taken_in", kind=kind, revision=kept.sealed.revision, key_id=kept.sealed.key_id)
+        if kind == BASE:
             self._release()
         self._hand_on()
 
     def _release(self) -> None:
         """Take in the overlay that was held back, if its base is there now."""
-        if self._held is None or self._oldest_base is None or self._held[0].since > self._oldest_base:
+        if self._held is None or self._lacks_base(self._held.sealed):
             return
-        sealed, digest = self._held
         try:
-            self._take(OVERLAY, sealed, digest, self._held_path)
+            self._take(OVERLAY, self._held, self._held_path)
         except OSError as fault:
             log.error("overlay_not_kept", reason=str(fault))  # noqa: TRY400 - the reason is all there is
 
@@ -289,30 +327,29 @@ class Intake:
     def _held_path(self) -> Path:
         return self._folder / f".{FILES[OVERLAY]}.held"
 
-    def _load_kept(self, kind: str, path: Path) -> None:
-        try:
-            sealed, digest = self._check(path)
-        except SealError as fault:
-            self._refuse(kind, fault.reason, f"kept from before: {fault}")
-            self._drop(kind)
-            return
-        if sealed.kind != kind:
-            self._drop(kind)
-            return
-        self._digests[kind] = digest
-        self._set(kind, sealed=sealed, persisted=True)
+    def _load_kept(self, kind: str) -> None:
+        def read(path: Path) -> Kept | None:
+            kept = None
+            try:
+                kept = self._check(path)
+            except SealError as fault:
+                self._refuse(kind, fault.reason, f"kept from before: {fault}")
+            if kept is None or kept.sealed.kind != kind:
+                path.unlink()
+                return None
+            return kept
 
-    def _drop(self, kind: str) -> None:
-        (self._folder / FILES[kind]).unlink()
-        self._digests.pop(kind, None)
-        self._set(kind, sealed=None, persisted=False)
+        offer = self._offers[kind]
+        offer.load(read)
+        if offer.newest is not None:
+            self._set(kind, sealed=offer.newest.sealed, persisted=True)
 
-    def _check(self, path: Path) -> tuple[Sealed, str]:
+    def _check(self, path: Path) -> Kept:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
             try:
-                return seal.check(file, self._keys), digest
+                return Kept(seal.check(file, self._keys), digest)
             except SealError:
                 raise
             except Exception as fault:
@@ -321,13 +358,16 @@ class Intake:
                 raise SealError(msg) from fault
 
     def _refuse(self, kind: str, reason: str, fault: str) -> None:
+        self._set(kind, file_fault=f"refused, {reason}: {fault}")
+        self._count(kind, reason, fault)
+
+    def _count(self, kind: str, reason: str, fault: str) -> None:
         with self._lock:
-            state = self._states[kind]
+            refused = self._states[kind].refused
             self._set(
                 kind,
-                file_fault=f"refused, {reason}: {fault}",
                 refusal=Refusal(FILES[kind], reason, fault, time.time_ns() // 1000),
-                refused={**state.refused, reason: state.refused.get(reason, 0) + 1},
+                refused={**refused, reason: refused.get(reason, 0) + 1},
             )
         log.error("bundle_refused", file=FILES[kind], reason=reason, fault=fault)
 
@@ -336,9 +376,28 @@ class Intake:
             self._states[kind] = msgspec.structs.replace(self._states[kind], **changes)
 
 
+class _Location(Struct):
+    file: str = ""
+    row: int = 0
+
+
+class _Error(Struct):
+    message: str = ""
+    location: _Location | None = None
+
+    @property
+    def fault(self) -> str:
+        return self.message if self.location is None else f"{self.location.file}:{self.location.row}: {self.message}"
+
+
 class _Found(Struct):
     active_revision: str = ""
     message: str = ""
+    errors: tuple[_Error, ...] = ()
+
+    @property
+    def fault(self) -> str:
+        return ": ".join([self.message, *(error.fault for error in self.errors[:1])])
 
 
 class _Report(Struct):

@@ -135,6 +135,9 @@ class HttpSource:
         self._long_poll_seconds = long_poll_seconds
         self._token_file = None if token_file is None else Path(token_file)
         self._address = f"{parts.scheme}://{parts.netloc}{self._path}"
+        self._authorities = (
+            f"checked against {f'bundles.ca_file {ca_file}' if ca_file else 'the certificates of the system'}"
+        )
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._closed = False
@@ -162,7 +165,8 @@ class HttpSource:
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as fault:
             if self._closed:
                 _fail_closed()
-            _fail(f"{self._address}/{name}", fault)
+            tls = f" ({self._authorities})" if isinstance(fault, urllib3.exceptions.SSLError) else ""
+            _fail(f"{self._address}/{name}{tls}", fault)
         if name in self._patient:
             # One that answers before it must, and with nothing new, is asked no more often than one that cannot wait.
             is_new = token not in {"", seen}

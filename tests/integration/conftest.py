@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
+from tests.support.bundles import Key, Publisher
 from tests.support.processes import running_sidecar, sidecar_settings
 
 if TYPE_CHECKING:
@@ -49,3 +50,9 @@ def sample(sample_sidecar: tuple[Sidecar, grpc.Channel]) -> grpc.Channel:
 def sample_address(sample_sidecar: tuple[Sidecar, grpc.Channel]) -> str:
     """The address of the sidecar that serves the sample bundle."""
     return sample_sidecar[0].addresses[0]
+
+
+@pytest.fixture
+def publisher(sample_bundle: Path, short_path: Path) -> Publisher:
+    """Publishes in a directory, and signs."""
+    return Publisher(sample_bundle, short_path / "published", Key(short_path))

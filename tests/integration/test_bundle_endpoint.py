@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _serving(folder: Path, **options: Any) -> Iterator[BundleEndpoint]:
-    endpoint = BundleEndpoint(folder, **options)
+    endpoint = BundleEndpoint(folder.joinpath, **options)
     endpoint.start()
     try:
         yield endpoint
@@ -153,7 +153,7 @@ def test_those_who_wait_are_answered_when_it_stops(tmp_path: Path) -> None:
     _publish(tmp_path, b"one")
     with _serving(tmp_path) as endpoint:
         waiters = [_Waiter(endpoint, _etag(b"one")) for _ in range(3)]
-        wait_until(lambda: endpoint._server is not None and len(endpoint._server.server_state.tasks) == 3)
+        wait_until(lambda: len(endpoint._server.server_state.tasks) == 3)
         began = time.monotonic()
         endpoint.stop()
         answers = [waiter.answer().status for waiter in waiters]
@@ -168,7 +168,7 @@ def test_those_who_wait_and_go_away_make_room(tmp_path: Path) -> None:
         headers = {"If-None-Match": _etag(b"one"), "Prefer": "wait=60"}
         with pytest.raises(urllib3.exceptions.TimeoutError):
             urllib3.request("GET", f"{endpoint.url}/base.tar.gz", headers=headers, retries=False, timeout=0.2)
-        wait_until(lambda: endpoint._server is not None and not endpoint._server.server_state.tasks)
+        wait_until(lambda: not endpoint._server.server_state.tasks)
 
         assert _get(endpoint).status == 200
 
@@ -177,7 +177,7 @@ def test_more_connections_than_it_takes_on_are_turned_away(tmp_path: Path) -> No
     _publish(tmp_path, b"one")
     with _serving(tmp_path, connections=3) as endpoint:
         waiters = [_Waiter(endpoint, _etag(b"one")) for _ in range(2)]
-        wait_until(lambda: endpoint._server is not None and len(endpoint._server.server_state.tasks) == 2)
+        wait_until(lambda: len(endpoint._server.server_state.tasks) == 2)
         refused = _get(endpoint).status
         _publish(tmp_path, b"two")
         endpoint.changed()
@@ -201,17 +201,21 @@ def test_a_file_that_is_replaced_while_it_is_sent_comes_whole(tmp_path: Path) ->
 
 
 def test_reports_are_taken_with_the_token_alone(tmp_path: Path) -> None:
-    taken: list[bytes] = []
-    reports: Reports = taken.append
+    taken: list[tuple[bytes, dict[str, str]]] = []
+    reports: Reports = lambda body, given: taken.append((body, {**given}))  # noqa: E731 - it says that it is one
+    _publish(tmp_path, b"1")
+    _publish(tmp_path, b"2", "overlay.tar.gz")
+    token = {"Authorization": "Bearer secret"}
     with _serving(tmp_path, token="secret", reports=reports) as endpoint:
         refused = _get(endpoint, "status", "POST", body=b"{}")
-        accepted = _get(endpoint, "status", "POST", body=b"{}", headers={"Authorization": "Bearer secret"})
-        large = _get(endpoint, "status", "POST", body=b" " * (2 << 20), headers={"Authorization": "Bearer secret"})
+        given = _get(endpoint, headers=token)
+        accepted = _get(endpoint, "status", "POST", body=b"{}", headers=token)
+        large = _get(endpoint, "status", "POST", body=b" " * (2 << 20), headers=token)
 
     assert (refused.status, accepted.status, large.status) == (401, 204, 413)
-    assert taken == [b"{}"]
+    assert taken == [(b"{}", {"base.tar.gz": given.headers["etag"].strip('"')})]
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     with _serving(tmp_path) as endpoint, pytest.raises(StartError, match=r"cannot listen on 127\.0\.0\.1:"):
-        BundleEndpoint(tmp_path, port=int(endpoint.url.rpartition(":")[2]))
+        BundleEndpoint(tmp_path.joinpath, port=int(endpoint.url.rpartition(":")[2]))

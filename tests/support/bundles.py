@@ -69,14 +69,22 @@ def read(bundle: Path) -> dict[str, bytes]:
 
 
 def pack(files: Mapping[str, bytes]) -> bytes:
-    """Write files as a bundle."""
+    """Write files as a bundle, in the order that bundles have."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, body in files.items():
+        for name, body in sorted(files.items()):
             entry = tarfile.TarInfo(name)
             entry.size = len(body)
             tar.addfile(entry, io.BytesIO(body))
     return gzip.compress(out.getvalue(), mtime=0)
+
+
+def entry(name: str, body: bytes = b"", size: int | None = None, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """Write one entry of a tar. ``size`` is what it says of itself, if not the truth."""
+    header = tarfile.TarInfo(name)
+    header.size = len(body) if size is None else size
+    header.type = kind
+    return header.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % tarfile.BLOCKSIZE)
 
 
 class Publisher:

@@ -16,7 +16,7 @@ from sidecar.errors import (
     NotReadyError,
     RevisionTooOldError,
 )
-from sidecar.model import Explanation, Identity, Item, Principal, Question, Resource, Tenant
+from sidecar.model import Explanation, Identity, Item, Principal, Question, Resource, Tenant, WeakestHop
 from sidecar.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,7 +45,15 @@ DENY: dict[str, Any] = {
     "depends_on": [],
 }
 EXPLAINED = {
-    "explanation": {"codes": [{"code": "ALLOWED", "reason": "x"}], "rules": [], "roles": ["r"], "effective_scopes": []}
+    "explanation": {
+        "codes": [{"code": "ALLOWED", "reason": "x"}],
+        "rules": [],
+        "principal": "p",
+        "subject": "s",
+        "roles": ["r"],
+        "effective_scopes": [],
+        "weakest_hop": {"id": "a", "hop": 1, "lacks": ["x"]},
+    }
 }
 TOOLS_ANSWER: dict[str, Any] = {
     "revision": "r1",
@@ -127,6 +135,7 @@ def test_a_stale_decision_explains_first_that_it_is_stale() -> None:
     assert isinstance(decision.explanation, Explanation)
     assert [finding.code for finding in decision.explanation.codes] == ["POLICY_STALE", "ALLOWED"]
     assert decision.explanation.roles == ("r",)
+    assert decision.explanation.weakest_hop == WeakestHop("a", 1, ("x",))
 
 
 def test_every_decision_of_a_batch_is_looked_at() -> None:

@@ -1,0 +1,103 @@
+"""An HTTP server in a thread of its own, for what the sidecar serves besides gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import socket
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from sidecar.errors import StartError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.types import ASGIApp
+
+
+class HttpServer:
+    """Serves an application, and listens from when it is made. Raises ``StartError`` when it cannot.
+
+    ``name`` is that of its thread; of more than so many ``connections`` at a time, it answers 503. Requests that are being
+    answered when it stops have ``drain`` seconds to end.
+    """
+
+    def __init__(
+        self, application: ASGIApp, host: str, port: int, *, name: str, connections: int, drain: float = 1.0
+    ) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host, port), family=family, backlog=connections)
+        except OSError as fault:
+            msg = f"cannot listen on {host}:{port}: {fault.strerror or fault}"
+            raise StartError(msg) from fault
+        # Connections inherit it. asyncio sets it only where a socket names its protocol, and create_server leaves that open; but
+        # without it, the body of an answer waits until the caller has acknowledged the head, which takes 40 ms.
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self._socket.getsockname()[1]}"
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                application,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                limit_concurrency=connections,
+                timeout_graceful_shutdown=math.ceil(drain),
+            )
+        )
+        self._drain = drain
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self.run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+        self._ready.wait()
+
+    def stop(self) -> None:
+        """Answer those who wait, and end."""
+        self._stopping = True
+        self.call(self._close)
+        if self._thread.is_alive():
+            self._thread.join(self._drain + 1.0)
+        self._socket.close()
+
+    def call(self, work: Callable[[], Any]) -> None:
+        """Have work done in the loop of the server, if it runs. May be called from any thread."""
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):  # it ended in between
+                loop.call_soon_threadsafe(work)
+
+    def run(self) -> None:
+        """Answer until ``stop``, in the thread that calls."""
+        try:
+            asyncio.run(self._run())
+        finally:
+            self._loop = None
+            self._ready.set()
+
+    async def _run(self) -> None:
+        self._begin()
+        self._loop = asyncio.get_running_loop()
+        self._ready.set()
+        if not self._stopping:
+            await self._server.serve([self._socket])
+
+    def _begin(self) -> None:
+        """Do what is to be done in the loop before it answers."""
+
+    def _close(self) -> None:
+        """Do what is to be done in the loop so that it ends."""
+        self._server.should_exit = True
