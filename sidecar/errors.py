@@ -4,10 +4,12 @@ A denial is not in this tree: it is a value. An exception means that no decision
 
     TenantgateError
     ├── InvalidRequestError        the caller's question is malformed
-    ├── UnauthenticatedError       who calls cannot be established
+    ├── UnauthenticatedError       who calls cannot be established: no token, or one that is not believed
     ├── OverloadedError            more calls in flight than the sidecar takes on
     ├── RevisionTooOldError        the caller asks for a newer registry than the one in force
     ├── DeadlineExceededError      the caller's deadline passed before there was a decision
+    ├── CredentialsUnavailableError  an ALLOW cannot be turned into credentials: a value is not one that STS carries
+    ├── CredentialsNotGivenError   STS cannot be reached, or refuses
     ├── EngineError                OPA gave no decision
     │   ├── EngineUnavailableError     it cannot be reached, or did not answer in time
     │   ├── NotReadyError              it has no policy or registry yet: the decision is undefined
@@ -53,7 +55,23 @@ class InvalidRequestError(TenantgateError):
 
 
 class UnauthenticatedError(TenantgateError):
-    """Raised when a caller gives no proof, or a bad one, of who it is."""
+    """Raised when a caller gives no proof, or a bad one, of who it is.
+
+    ``reason`` says in a stable word what is wrong, such as ``TOKEN_EXPIRED``, for callers and for counting. The message never
+    holds the token or any part of it.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CredentialsUnavailableError(TenantgateError):
+    """Raised when what was allowed cannot be turned into credentials, as STS cannot carry a value or has no room for it."""
+
+
+class CredentialsNotGivenError(TenantgateError):
+    """Raised when STS cannot be reached in time, or refuses."""
 
 
 class OverloadedError(TenantgateError):

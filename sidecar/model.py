@@ -78,13 +78,17 @@ class Actor(Value, frozen=True, omit_defaults=False):
 
 
 class Identity(Value, frozen=True, omit_defaults=False):
-    """Who is asking: ``principal`` acts for ``subject`` of ``tenant``, through ``delegation`` (outermost first)."""
+    """Who is asking: ``principal`` acts for ``subject`` of ``tenant``, through ``delegation`` (outermost first).
+
+    ``may_act`` names the agents that the subject lets act for it (RFC 8693 section 4.4); unset where nothing says so.
+    """
 
     tenant: Tenant
     principal: Principal
     subject: Subject = Subject()
     delegation: tuple[Actor, ...] = ()
     scopes: tuple[str, ...] = ()
+    may_act: tuple[str, ...] | UnsetType = UNSET
 
 
 class Resource(Value, frozen=True, omit_defaults=False):
@@ -125,6 +129,18 @@ class Question(Value, frozen=True):
     min_as_of: Microseconds = 0
 
 
+class Search(Value, frozen=True, omit_defaults=False):
+    """Which part of what a search could find is looked at: ``most`` candidates, in the order of their ids, behind ``after``.
+
+    ``prefix`` is what ids of subjects begin with, and ``properties`` are what the caller says of every one of them.
+    """
+
+    after: str = ""
+    most: int = 100
+    prefix: str = ""
+    properties: dict[str, Json] = field(default_factory=dict)
+
+
 class Finding(Answer, frozen=True):
     """A row of the decision table that applies."""
 
@@ -156,13 +172,27 @@ class RuleOutcome(Answer, frozen=True):
     conditions: tuple[ConditionOutcome, ...]
 
 
+class WeakestHop(Answer, frozen=True):
+    """The actor of a chain that narrows the delegated scopes most. ``hop`` is its place: 0 for the principal."""
+
+    id: str
+    hop: Annotated[int, Meta(ge=0)]
+    lacks: tuple[str, ...]
+
+
 class Explanation(Answer, frozen=True):
-    """Everything that applied, not only what decided."""
+    """Everything that applied, not only what decided.
+
+    ``principal`` and ``subject`` are ids, empty where there is none. ``weakest_hop`` is None where no actor lacks a scope.
+    """
 
     codes: tuple[Finding, ...]
     rules: tuple[RuleOutcome, ...]
+    principal: str
+    subject: str
     roles: tuple[str, ...]
     effective_scopes: tuple[str, ...]
+    weakest_hop: WeakestHop | None = None
 
 
 def _check_obligations(obligations: tuple[dict[str, Json], ...]) -> None:
@@ -237,6 +267,19 @@ class Listing(Answer, frozen=True):
     revision: str
     as_of: Microseconds
     tools: tuple[ToolAnswer, ...]
+    max_staleness_seconds: Annotated[float, Meta(gt=0)] | None = None
+
+
+class Found(Answer, frozen=True):
+    """Those of the candidates that an ALLOW is about, in the order of their ids, all under one revision.
+
+    ``next`` is the id of the last candidate that was looked at, where there are more behind it; else it is empty.
+    """
+
+    revision: str
+    as_of: Microseconds
+    found: tuple[str, ...]
+    next: str = ""
     max_staleness_seconds: Annotated[float, Meta(gt=0)] | None = None
 
 

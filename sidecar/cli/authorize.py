@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from sidecar.cli.options import address_options, connected
+from sidecar.cli.options import address_options, bearer, connected, token_option
 
 if TYPE_CHECKING:
     from sidecar.gen.tenantgate.v1.authorization_service_pb2 import AuthorizeRequest
@@ -66,7 +66,8 @@ class _Actor(click.ParamType[Any]):
 
 @click.command()
 @click.argument("resource_id", metavar="RESOURCE")
-@click.option("--tenant", required=True, help="The customer whose data is isolated.")
+@token_option
+@click.option("--tenant", default="", help="The customer whose data is isolated.")
 @click.option("--principal", default="", help="The agent that makes the call, such as agent:order-bot.")
 @click.option("--subject", default="", help="The user for whom the agent acts.")
 @click.option("--role", "roles", multiple=True, help="A role that the subject is known to have. Repeatable.")
@@ -86,12 +87,21 @@ class _Actor(click.ParamType[Any]):
 @click.option("--explain", is_flag=True, help="Show every rule that concerns the resource, and what became of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as JSON.")
 @address_options
-def authorize(tenant_header: str | None, address: str | None, timeout: float, *, as_json: bool, **asked: Any) -> None:
-    r"""Ask the sidecar whether RESOURCE may be used.
+def authorize(
+    token: str | None,
+    tenant_header: str | None,
+    address: str | None,
+    timeout: float,
+    *,
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Ask the sidecar whether RESOURCE may be used.
 
-    \b
-    tenantgate authorize agent:tool:refund-create --tenant Tenant-A --principal agent:order-bot --subject alice \
-        --scope tools:write --arg amount=120 --explain
+    tenantgate authorize agent:tool:refund-create --token-file alice.jwt --arg amount=120 --explain
+
+    Who asks is what the token says; --tenant, --principal and the like may repeat it. Only a sidecar with identity.mode:
+    asserted takes their word for it.
 
     Exit status: 0 ALLOW, 1 DENY, 2 no decision.
     """
@@ -101,6 +111,7 @@ def authorize(tenant_header: str | None, address: str | None, timeout: float, *,
     from sidecar.gen.tenantgate.v1.decision_pb2 import EFFECT_ALLOW  # noqa: PLC0415
 
     metadata = [("x-tenant-id", tenant_header)] if tenant_header is not None else []
+    metadata += bearer(token)
     with connected(address) as channel:
         response = AuthorizationServiceStub(channel).Authorize(_request(asked), timeout=timeout, metadata=metadata)
     decision = response.decision
@@ -143,7 +154,7 @@ def _show(decision: Decision, *, explain: bool) -> None:
     from sidecar.cli.words import age, effect_text, show_value, words  # noqa: PLC0415
     from sidecar.gen.tenantgate.v1 import decision_pb2 as pb  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(effect_text(decision), f"[bold]{words(pb.DecisionCode, decision.code)}[/bold]", markup=True)
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
@@ -179,5 +190,10 @@ def _show(decision: Decision, *, explain: bool) -> None:
         effect = words(pb.Effect, rule.effect)
         rules.add_row(rule.policy_id, rule.rule_id, effect, words(pb.RuleVerdict, rule.verdict), "\n".join(because))
     console.print(rules if explanation.rules else "No rule concerns this resource.")
+    console.print("principal:", explanation.principal_id or "none")
+    console.print("subject:", explanation.subject_id or "none")
     console.print("effective scopes:", ", ".join(explanation.effective_scopes) or "none")
+    if explanation.HasField("weakest_hop"):
+        weakest = explanation.weakest_hop
+        console.print(f"weakest hop: {weakest.actor_id} (hop {weakest.hop}) lacks {', '.join(weakest.lacks)}")
     console.print("roles:", ", ".join(explanation.roles) or "none")

@@ -51,6 +51,40 @@ def address_options(command: _Command) -> _Command:
     )(command)
 
 
+def token_option(command: _Command) -> _Command:
+    """Add the option that names the file with the token of who asks; the command gets the token itself, as ``token``."""
+    return click.option(
+        "--token-file",
+        "token",
+        metavar="FILE",
+        type=click.Path(dir_okay=False, allow_dash=True),
+        callback=read_token,
+        help="File with the token that proves who asks; - for standard input.",
+    )(command)
+
+
+def read_token(_context: click.Context, _parameter: click.Parameter, file: str | None) -> str | None:
+    """Read the token out of the file that an option or argument names; a callback of click."""
+    if file is None:
+        return None
+    try:
+        with click.open_file(file) as opened:
+            token: str = opened.read().strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        msg = f"{file}: cannot be read: {getattr(fault, 'strerror', None) or 'it is not text'}"
+        raise click.BadParameter(msg) from fault
+    # The metadata of a call holds nothing else, and what is wrong with a token is not for a screen.
+    if not token.isascii() or not token.isprintable() or not token:
+        msg = f"{file}: holds no token"
+        raise click.BadParameter(msg)
+    return token
+
+
+def bearer(token: str | None) -> list[tuple[str, str]]:
+    """Give the metadata of a call in which a token proves who asks."""
+    return [] if token is None else [("authorization", f"Bearer {token}")]
+
+
 def read_settings(config: Path | None, flags: tuple[str, ...]) -> Settings:
     """Read the settings as the options say."""
     return load(config, flags=flags)

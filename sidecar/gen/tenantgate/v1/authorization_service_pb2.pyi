@@ -117,18 +117,20 @@ class FilterToolsRequest(_message.Message):
     def __init__(self, identity: _Optional[_Union[_decision_pb2.Identity, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[_decision_pb2.Resource, _Mapping]]] = ..., action: _Optional[_Union[_decision_pb2.Action, _Mapping]] = ..., context: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., accepted_obligations: _Optional[_Iterable[str]] = ..., min_as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class FilterToolsResponse(_message.Message):
-    __slots__ = ("decision_id", "tools", "revision", "as_of", "age")
+    __slots__ = ("decision_id", "tools", "revision", "as_of", "age", "tenant_id")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     AS_OF_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     tools: _containers.RepeatedCompositeFieldContainer[FilteredTool]
     revision: str
     as_of: _timestamp_pb2.Timestamp
     age: _duration_pb2.Duration
-    def __init__(self, decision_id: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[FilteredTool, _Mapping]]] = ..., revision: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    tenant_id: str
+    def __init__(self, decision_id: _Optional[str] = ..., tools: _Optional[_Iterable[_Union[FilteredTool, _Mapping]]] = ..., revision: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., tenant_id: _Optional[str] = ...) -> None: ...
 
 class FilteredTool(_message.Message):
     __slots__ = ("id", "state", "code", "reason", "policy_id", "rule_id", "obligations", "residual", "extensions", "error")

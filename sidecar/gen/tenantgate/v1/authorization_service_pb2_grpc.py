@@ -45,7 +45,7 @@ class AuthorizationServiceStub:
 
     Every error carries google.rpc.ErrorInfo with that reason and the domain `tenantgate`.
 
-    Metadata: `x-tenant-id` names the tenant once more, and a mismatch denies; `x-request-id` is copied into the logs. Every
+    Metadata: `authorization: Bearer ...` is the token that proves who is asking; `x-tenant-id` names the tenant once more, and a mismatch denies; `x-request-id` is copied into the logs. Every
     answer, errors included, has `x-decision-id` in its trailing metadata.
     """
 
@@ -92,7 +92,7 @@ class AuthorizationServiceServicer:
 
     Every error carries google.rpc.ErrorInfo with that reason and the domain `tenantgate`.
 
-    Metadata: `x-tenant-id` names the tenant once more, and a mismatch denies; `x-request-id` is copied into the logs. Every
+    Metadata: `authorization: Bearer ...` is the token that proves who is asking; `x-tenant-id` names the tenant once more, and a mismatch denies; `x-request-id` is copied into the logs. Every
     answer, errors included, has `x-decision-id` in its trailing metadata.
     """
 
@@ -163,7 +163,7 @@ class AuthorizationService:
 
     Every error carries google.rpc.ErrorInfo with that reason and the domain `tenantgate`.
 
-    Metadata: `x-tenant-id` names the tenant once more, and a mismatch denies; `x-request-id` is copied into the logs. Every
+    Metadata: `authorization: Bearer ...` is the token that proves who is asking; `x-tenant-id` names the tenant once more, and a mismatch denies; `x-request-id` is copied into the logs. Every
     answer, errors included, has `x-decision-id` in its trailing metadata.
     """
 

@@ -151,7 +151,7 @@ class Obligation(_message.Message):
     def __init__(self, type: _Optional[str] = ..., parameters: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("decision_id", "effect", "code", "reason", "policy_id", "rule_id", "obligations", "revision", "as_of", "age", "explanation")
+    __slots__ = ("decision_id", "effect", "code", "reason", "policy_id", "rule_id", "obligations", "revision", "as_of", "age", "explanation", "tenant_id")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     EFFECT_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +163,7 @@ class Decision(_message.Message):
     AS_OF_FIELD_NUMBER: _ClassVar[int]
     AGE_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     effect: Effect
     code: DecisionCode
@@ -174,23 +175,40 @@ class Decision(_message.Message):
     as_of: _timestamp_pb2.Timestamp
     age: _duration_pb2.Duration
     explanation: Explanation
-    def __init__(self, decision_id: _Optional[str] = ..., effect: _Optional[_Union[Effect, str]] = ..., code: _Optional[_Union[DecisionCode, str]] = ..., reason: _Optional[str] = ..., policy_id: _Optional[str] = ..., rule_id: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[Obligation, _Mapping]]] = ..., revision: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+    tenant_id: str
+    def __init__(self, decision_id: _Optional[str] = ..., effect: _Optional[_Union[Effect, str]] = ..., code: _Optional[_Union[DecisionCode, str]] = ..., reason: _Optional[str] = ..., policy_id: _Optional[str] = ..., rule_id: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[Obligation, _Mapping]]] = ..., revision: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., tenant_id: _Optional[str] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("findings", "rules", "roles", "effective_scopes", "depends_on", "valid_until")
+    __slots__ = ("findings", "rules", "roles", "effective_scopes", "depends_on", "valid_until", "principal_id", "subject_id", "weakest_hop")
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
     RULES_FIELD_NUMBER: _ClassVar[int]
     ROLES_FIELD_NUMBER: _ClassVar[int]
     EFFECTIVE_SCOPES_FIELD_NUMBER: _ClassVar[int]
     DEPENDS_ON_FIELD_NUMBER: _ClassVar[int]
     VALID_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    PRINCIPAL_ID_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_ID_FIELD_NUMBER: _ClassVar[int]
+    WEAKEST_HOP_FIELD_NUMBER: _ClassVar[int]
     findings: _containers.RepeatedCompositeFieldContainer[Finding]
     rules: _containers.RepeatedCompositeFieldContainer[RuleOutcome]
     roles: _containers.RepeatedScalarFieldContainer[str]
     effective_scopes: _containers.RepeatedScalarFieldContainer[str]
     depends_on: _containers.RepeatedScalarFieldContainer[str]
     valid_until: _timestamp_pb2.Timestamp
-    def __init__(self, findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., rules: _Optional[_Iterable[_Union[RuleOutcome, _Mapping]]] = ..., roles: _Optional[_Iterable[str]] = ..., effective_scopes: _Optional[_Iterable[str]] = ..., depends_on: _Optional[_Iterable[str]] = ..., valid_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    principal_id: str
+    subject_id: str
+    weakest_hop: WeakestHop
+    def __init__(self, findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., rules: _Optional[_Iterable[_Union[RuleOutcome, _Mapping]]] = ..., roles: _Optional[_Iterable[str]] = ..., effective_scopes: _Optional[_Iterable[str]] = ..., depends_on: _Optional[_Iterable[str]] = ..., valid_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., principal_id: _Optional[str] = ..., subject_id: _Optional[str] = ..., weakest_hop: _Optional[_Union[WeakestHop, _Mapping]] = ...) -> None: ...
+
+class WeakestHop(_message.Message):
+    __slots__ = ("actor_id", "hop", "lacks")
+    ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    HOP_FIELD_NUMBER: _ClassVar[int]
+    LACKS_FIELD_NUMBER: _ClassVar[int]
+    actor_id: str
+    hop: int
+    lacks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, actor_id: _Optional[str] = ..., hop: _Optional[int] = ..., lacks: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Finding(_message.Message):
     __slots__ = ("code", "reason", "policy_id", "rule_id")
