@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from sidecar.model import Actor, WeakestHop
 from tests.support.registries import compiled
 from tests.support.strategies import (
+    AGENTS,
     OBLIGATIONS,
     arguments,
     items,
@@ -51,6 +53,12 @@ def policies(registry: Registry, tenant: str) -> list[dict[str, Any]]:
 def with_rules(registry: Registry, policy: dict[str, Any], new_rules: list[Any]) -> Registry:
     """Give a registry in which a policy has other rules."""
     return [{**item, "rules": new_rules} if item is policy else item for item in registry]
+
+
+def codes(decision: Decision) -> list[str]:
+    """Give the codes of all rows that apply, of a decision that was explained."""
+    assert decision.explanation is not None
+    return [finding.code for finding in decision.explanation.codes]
 
 
 def verdict(decision: Decision) -> tuple[Any, ...]:
@@ -154,6 +162,65 @@ def test_a_tool_list_agrees_with_every_call(
         assert effects == {"DENY"}
     else:
         assert answer.residual
+
+
+@thorough
+@given(registries, questions(), st.lists(st.sampled_from([*AGENTS, "*", "agent:*", ""]), max_size=3))
+def test_an_agent_that_the_subject_does_not_let_act_gets_nothing(
+    policy_opa: PolicyOpa, registry: Registry, question: Question, may_act: list[str]
+) -> None:
+    identity = msgspec.structs.replace(question.identity, may_act=tuple(may_act))
+    asked = msgspec.structs.replace(question, identity=identity, explain=True)
+    decision = decide(policy_opa, registry, asked)
+    if identity.principal.id in may_act:
+        unsaid = msgspec.structs.replace(asked, identity=msgspec.structs.replace(identity, may_act=UNSET))
+        assert decision == decide(policy_opa, registry, unsaid)
+    else:
+        assert decision.effect == "DENY"
+        assert "DELEGATION_INVALID" in codes(decision)
+
+
+@thorough
+@given(registries, questions(), st.data())
+def test_an_agent_that_posed_as_the_subject_anywhere_along_the_chain_gets_nothing(
+    policy_opa: PolicyOpa, registry: Registry, question: Question, data: st.DataObject
+) -> None:
+    identity = question.identity
+    place = data.draw(st.integers(0, len(identity.delegation)))
+    posing = (*identity.delegation[:place], Actor(identity.subject.id), *identity.delegation[place:])
+    identity = msgspec.structs.replace(identity, delegation=posing)
+    decision = decide(policy_opa, registry, msgspec.structs.replace(question, identity=identity, explain=True))
+    assert decision.effect == "DENY"
+    assert "IMPERSONATION" in codes(decision)
+
+
+@thorough
+@given(registries, questions())
+def test_an_explanation_says_who_asks_and_who_narrows_the_scopes_most(
+    policy_opa: PolicyOpa, registry: Registry, question: Question
+) -> None:
+    identity = question.identity
+    explanation = decide(policy_opa, registry, msgspec.structs.replace(question, explain=True)).explanation
+    assert explanation is not None
+    assert (explanation.principal, explanation.subject) == (identity.principal.id, identity.subject.id)
+    agents = {
+        item["sk"].removeprefix("AGENT#"): {*item["scopes"]}
+        for item in registry
+        if item["pk"] == f"TENANT#{identity.tenant.id}" and item["sk"].startswith("AGENT#")
+    }
+    chain = (Actor(identity.principal.id), *identity.delegation)
+    lacks = []
+    for actor in chain:
+        held = agents.get(actor.id, set()) if agents else {*identity.scopes}
+        if actor.scopes is not UNSET:
+            held &= {*actor.scopes}
+        lacks.append(sorted({*identity.scopes} - held))
+    most = max(map(len, lacks))
+    if most == 0:
+        assert explanation.weakest_hop is None
+    else:
+        hop = [len(scopes) for scopes in lacks].index(most)
+        assert explanation.weakest_hop == WeakestHop(chain[hop].id, hop, tuple(lacks[hop]))
 
 
 @thorough

@@ -171,10 +171,12 @@ identities = st.builds(
         st.just(()),
         st.just(()),
         st.lists(
-            st.builds(Actor, st.sampled_from(AGENTS), mostly(UNSET, tuple(SCOPES), ("x",), weight=2)), max_size=2
+            st.builds(Actor, mostly(*AGENTS, *AGENTS, "alice"), mostly(UNSET, tuple(SCOPES), ("x",), weight=2)),
+            max_size=2,
         ).map(tuple),
     ),
     scopes=mostly(tuple(SCOPES), (), ("tools:read",), weight=6),
+    may_act=mostly(UNSET, tuple(AGENTS), tuple(AGENTS[:1]), (), weight=12),
 )
 
 items = st.builds(

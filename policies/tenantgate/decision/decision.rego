@@ -142,9 +142,11 @@ _scope_insufficient(item) := {"code": "SCOPE_INSUFFICIENT", "reason": reason} if
 
 _naming(rule) := {"policy_id": rule.policy, "rule_id": rule.id}
 
-_explanation(item, weighed, rows) := {
+_explanation(item, weighed, rows) := object.union({"weakest_hop": hop | hop := identity.weakest_hop}, {
 	"codes": [object.filter(row, ["code", "reason", "policy_id", "rule_id"]) | some row in rows],
 	"rules": [rules.explain(w, item) | some w in weighed],
+	"principal": input.principal.id,
+	"subject": input.subject.id,
 	"roles": [role | some role in identity.roles],
 	"effective_scopes": [scope | some scope in identity.effective_scopes],
-}
+})

@@ -448,9 +448,23 @@ test_explanation if {
 				"conditions": [],
 			},
 		],
+		"principal": "agent:order-bot",
+		"subject": "alice",
 		"roles": ["auditor", "support"],
 		"effective_scopes": ["tools:read"],
+		"weakest_hop": {"id": "agent:order-bot", "hop": 0, "lacks": ["admin"]},
 	}
+}
+
+test_explains_who_asks[name] if {
+	some name, [who, changes] in {
+		"an agent for a user": [{"principal": "agent:order-bot", "subject": "alice"}, {}],
+		"an agent for nobody": [{"principal": "agent:order-bot", "subject": ""}, {"subject": {"id": ""}}],
+		"nobody for a user": [{"principal": "", "subject": "alice"}, {"principal": {"id": ""}}],
+	}
+	explanation := testing.decide([_allow], object.union({"explain": true}, changes)).explanation
+	testing.has(explanation, who)
+	not "weakest_hop" in object.keys(explanation)
 }
 
 test_explains_the_rules_of_a_refused_request if {

@@ -44,6 +44,30 @@ effective_scopes := {scope | some scope in input.scopes; scope in registry.princ
 	}
 }
 
+# METADATA
+# description: |
+#   The actor that holds the fewest of the scopes that were delegated, with those that it lacks: the first of such actors in the
+#   order of the chain, where the principal is hop 0. Undefined when nobody lacks any.
+weakest_hop := [hop | some hop in _lacking; count(hop.lacks) == most][0] if {
+	most := max([count(hop.lacks) | some hop in _lacking])
+}
+
+_lacking := [{"id": actor.id, "hop": i, "lacks": [scope | some scope in lacks]} |
+	some i, actor in _checked_actors
+	lacks := {scope | some scope in input.scopes; not _holds(actor, scope)}
+	count(lacks) > 0
+]
+
+# An actor holds what the tenant lets it hold, where the tenant keeps agents, and of that what it declares, where it declares any.
+_holds(actor, scope) if {
+	scope in object.get(actor, "scopes", [scope])
+	_may_hold(actor, scope)
+}
+
+_may_hold(actor, scope) if scope in registry.agent(actor.id).scopes
+
+_may_hold(_, _) if not registry.terms.agents
+
 # The principal first, then its earlier actors, outermost first.
 _chain := array.concat([{"id": input.principal.id, "scopes": input.scopes}], input.delegation)
 
@@ -66,38 +90,59 @@ _tenant_inactive := {"code": "TENANT_UNKNOWN", "reason": reason} if {
 	reason := sprintf("tenant %q is suspended", [input.tenant.id])
 }
 
-# IMPERSONATION, unless an agent acts and says who it is.
+# IMPERSONATION, unless an agent acts and says who it is, and nobody along the chain posed as the subject.
 _impersonation := {"code": "IMPERSONATION", "reason": "no principal: an agent must act as itself, for the subject"} if {
 	input.principal.id == ""
 } else := {"code": "IMPERSONATION", "reason": reason} if {
-	input.principal.id == input.subject.id
-	reason := sprintf("principal %q is the subject itself: an agent must act for the subject, not as it", [input.subject.id])
+	reason := sprintf("%s is the subject itself: an agent must act for the subject, not as it", [_posing[0]])
 }
 
-# DELEGATION_INVALID, unless each actor is one that the tenant lists and none has more scopes than the one before.
+_posing := [_actor_name(i, actor) | some i, actor in _checked_actors; actor.id == input.subject.id]
+
+# DELEGATION_INVALID, unless the subject lets the principal act, each actor is one that the tenant lists, and none has more scopes
+# than the one before.
 _delegation_invalid := {"code": "DELEGATION_INVALID", "reason": _delegation_faults[0]} if count(_delegation_faults) > 0
 
-_delegation_faults := array.concat(
+_delegation_faults := array.flatten([
 	[sprintf("the delegation chain has %d actors, the limit is %d", [depth, limit]) |
 		depth := count(input.delegation)
 		limit := input.settings.delegation.max_depth
 		depth > limit
 	],
+	[sprintf("the subject lets %s act for it, not principal %q", [_those_who_may_act, input.principal.id]) |
+		not _principal_may_act
+	],
 	[fault | some i, actor in _checked_actors; some fault in [_actor_fault(i, actor)]],
-)
+])
+
+# Nothing says who may act for the subject, or the principal is among them. Whatever is said that is no list lets nobody act.
+_principal_may_act if not _may_act_is_said
+
+else if {
+	is_array(input.may_act)
+	input.principal.id in input.may_act
+}
+
+_may_act_is_said if type_name(input.may_act)
+
+_those_who_may_act := concat(", ", names) if {
+	names := [sprintf("%q", [id]) | some id in input.may_act]
+	names != []
+} else := "nobody"
 
 _actor_fault(i, actor) := sprintf("%s is not an agent of the tenant", [_actor_name(i, actor)]) if {
 	registry.terms.agents
 	not registry.agent(actor.id)
 } else := sprintf("%s is suspended", [_actor_name(i, actor)]) if {
 	registry.agent(actor.id).status != "ACTIVE"
-} else := sprintf("%s holds scopes that %q before it does not: %s", [_actor_name(i, actor), before.id, concat(", ", wider)]) if {
+} else := sprintf("%s holds scopes that %s before it does not: %s", [_actor_name(i, actor), _actor_name(j, before), wider]) if {
 	not input.settings.delegation.check == "current"
 
 	# an actor that does not declare its scopes hands on those of the actor before it
-	before := [a | some j, a in _chain; j > i; a.scopes][0]
-	wider := {s | some s in actor.scopes} - {s | some s in before.scopes}
-	count(wider) > 0
+	[j, before] := [[j, a] | some j, a in _chain; j > i; a.scopes][0]
+	more := {s | some s in actor.scopes} - {s | some s in before.scopes}
+	count(more) > 0
+	wider := concat(", ", more)
 }
 
 _actor_name(0, actor) := sprintf("principal %q", [actor.id])
@@ -126,6 +171,7 @@ denials := [] if {
 	registry.terms.status == "ACTIVE"
 	input.principal.id != ""
 	input.principal.id != input.subject.id
+	_principal_may_act
 	{named | some named in input.tenant.named; named != input.tenant.id} == set()
 	_chain_is_valid
 	_subject_is_admitted
@@ -158,6 +204,7 @@ _chain_is_valid if {
 	every actor in input.delegation {
 		actor.id
 	}
+	_posing == []
 	_delegation_faults == []
 }
 

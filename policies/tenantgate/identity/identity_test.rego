@@ -47,6 +47,21 @@ test_nobody_is_refused[name] if {
 			[],
 			[_hop("agent:order-bot", []) | some _ in numbers.range(1, 3)],
 		)),
+		"an agent that is called back": testing.request_of_acme(_by(
+			"agent:order-bot",
+			["tools:read"],
+			[_hop("agent:report-bot", ["tools:read"]), _hop("agent:order-bot", ["tools:read", "tools:write"])],
+		)),
+		"an agent that the subject lets act": testing.request_of_acme({"may_act": ["agent:order-bot"]}),
+		"one of the agents that the subject lets act": testing.request_with({"may_act": ["agent:x", "agent:order-bot"]}),
+		"an agent that the subject lets act, through one that it does not name": testing.request_of_acme(object.union(
+			_by("agent:order-bot", [], [_hop("agent:report-bot", [])]),
+			{"may_act": ["agent:order-bot"]},
+		)),
+		"an earlier actor that is the subject, where the current one alone counts": testing.request_with(object.union(
+			_by("agent:order-bot", [], [_hop("alice", [])]),
+			_current,
+		)),
 		"an unknown earlier actor, where the current one alone counts": testing.request_of_acme(object.union(
 			_by("agent:order-bot", [], [_hop("agent:stranger", [])]),
 			_current,
@@ -137,6 +152,54 @@ test_a_row_denies[name] if {
 			`principal "alice" is the subject itself: an agent must act for the subject, not as it`,
 			testing.request_with({"principal": {"id": "alice"}}),
 		],
+		"an earlier actor is the subject": [
+			"IMPERSONATION",
+			`actor "alice" (hop 1) is the subject itself: an agent must act for the subject, not as it`,
+			testing.request_with(_by("agent:order-bot", [], [_hop("alice", [])])),
+		],
+		"the outermost of the earlier actors that are the subject is named": [
+			"IMPERSONATION",
+			`actor "alice" (hop 2) is the subject itself: an agent must act for the subject, not as it`,
+			testing.request_with(_by("a", [], [_hop("b", []), _hop("alice", []), _hop("alice", [])])),
+		],
+		"a principal that the subject does not let act": [
+			"DELEGATION_INVALID",
+			`the subject lets "agent:report-bot" act for it, not principal "agent:order-bot"`,
+			testing.request_of_acme({"may_act": ["agent:report-bot"]}),
+		],
+		"a principal that the subject does not let act, where it lets several": [
+			"DELEGATION_INVALID",
+			`the subject lets "agent:report-bot", "agent:x" act for it, not principal "agent:order-bot"`,
+			testing.request_with({"may_act": ["agent:report-bot", "agent:x"]}),
+		],
+		"a principal that the subject does not let act, where the current one alone counts": [
+			"DELEGATION_INVALID",
+			`the subject lets "agent:report-bot" act for it, not principal "agent:order-bot"`,
+			testing.request_of_acme(object.union({"may_act": ["agent:report-bot"]}, _current)),
+		],
+		"a principal that the subject does not let act, behind an earlier actor that it does": [
+			"DELEGATION_INVALID",
+			`the subject lets "agent:report-bot" act for it, not principal "agent:order-bot"`,
+			testing.request_of_acme(object.union(
+				_by("agent:order-bot", [], [_hop("agent:report-bot", [])]),
+				{"may_act": ["agent:report-bot"]},
+			)),
+		],
+		"an agent in another case than the one that the subject lets act": [
+			"DELEGATION_INVALID",
+			`the subject lets "agent:Order-Bot" act for it, not principal "agent:order-bot"`,
+			testing.request_with({"may_act": ["agent:Order-Bot"]}),
+		],
+		"a star that the subject lets act": [
+			"DELEGATION_INVALID",
+			`the subject lets "*" act for it, not principal "agent:order-bot"`,
+			testing.request_with({"may_act": ["*"]}),
+		],
+		"a subject that lets nobody act": [
+			"DELEGATION_INVALID",
+			`the subject lets nobody act for it, not principal "agent:order-bot"`,
+			testing.request_with({"may_act": []}),
+		],
 		"an unknown principal": [
 			"DELEGATION_INVALID",
 			`principal "agent:stranger" is not an agent of the tenant`,
@@ -184,17 +247,17 @@ test_a_row_denies[name] if {
 		],
 		"a principal that widens": [
 			"DELEGATION_INVALID",
-			`principal "agent:order-bot" holds scopes that "agent:report-bot" before it does not: tools:write`,
+			`principal "agent:order-bot" holds scopes that actor "agent:report-bot" (hop 1) before it does not: tools:write`,
 			testing.request_of_acme(_by("agent:order-bot", ["tools:read", "tools:write"], [_hop("agent:report-bot", ["tools:read"])])),
 		],
 		"a principal that widens, where the tenant keeps no agents": [
 			"DELEGATION_INVALID",
-			`principal "a" holds scopes that "b" before it does not: x, y`,
+			`principal "a" holds scopes that actor "b" (hop 1) before it does not: x, y`,
 			testing.request_with(_by("a", ["y", "x"], [_hop("b", [])])),
 		],
 		"a hop that widens": [
 			"DELEGATION_INVALID",
-			`actor "agent:report-bot" (hop 1) holds scopes that "agent:order-bot" before it does not: tools:write`,
+			`actor "agent:report-bot" (hop 1) holds scopes that actor "agent:order-bot" (hop 2) before it does not: tools:write`,
 			testing.request_of_acme(_by("agent:order-bot", ["tools:read"], [
 				_hop("agent:report-bot", ["tools:read", "tools:write"]),
 				_hop("agent:order-bot", ["tools:read"]),
@@ -202,7 +265,7 @@ test_a_row_denies[name] if {
 		],
 		"a principal that widens past a hop that declares no scopes": [
 			"DELEGATION_INVALID",
-			`principal "agent:order-bot" holds scopes that "agent:order-bot" before it does not: tools:write`,
+			`principal "agent:order-bot" holds scopes that actor "agent:order-bot" (hop 2) before it does not: tools:write`,
 			testing.request_of_acme(_by("agent:order-bot", ["tools:write"], [
 				{"id": "agent:report-bot"},
 				_hop("agent:order-bot", ["tools:read"]),
@@ -210,7 +273,7 @@ test_a_row_denies[name] if {
 		],
 		"a principal that widens past a narrower hop, back to what an earlier one had": [
 			"DELEGATION_INVALID",
-			`principal "agent:order-bot" holds scopes that "agent:report-bot" before it does not: tools:write`,
+			`principal "agent:order-bot" holds scopes that actor "agent:report-bot" (hop 1) before it does not: tools:write`,
 			testing.request_of_acme(_by("agent:order-bot", ["tools:write"], [
 				_hop("agent:report-bot", ["tools:read"]),
 				_hop("agent:order-bot", ["tools:read", "tools:write"]),
@@ -285,6 +348,10 @@ test_the_first_fault_of_a_chain_is_named[name] if {
 			"the delegation chain has 4 actors, the limit is 3",
 			testing.request_of_acme(_by("agent:stranger", [], [_hop("agent:old-bot", []) | some _ in numbers.range(1, 4)])),
 		],
+		"whom the subject lets act before the actors": [
+			`the subject lets "agent:order-bot" act for it, not principal "agent:stranger"`,
+			testing.request_of_acme({"principal": {"id": "agent:stranger"}, "may_act": ["agent:order-bot"]}),
+		],
 		"the principal before its hops": [
 			`principal "agent:stranger" is not an agent of the tenant`,
 			testing.request_of_acme(_by("agent:stranger", [], [_hop("agent:old-bot", [])])),
@@ -332,6 +399,57 @@ test_effective_scopes[name] if {
 	}
 	effective := identity.effective_scopes with data.registry.base as testing.registry with input as asked
 	effective == scopes
+}
+
+# Nobody is named who lacks nothing.
+test_weakest_hop[name] if {
+	some name, [hops, asked] in {
+		"nobody, where the tenant keeps no agents": [[], testing.request_with(_by("a", ["x"], [{"id": "b"}]))],
+		"nobody, where all hold all": [[], testing.request_of_acme(_by(
+			"agent:order-bot",
+			["tools:read"],
+			[{"id": "agent:report-bot"}, _hop("agent:order-bot", ["tools:read", "tools:write"])],
+		))],
+		"nobody, where nothing was delegated": [[], testing.request_of_acme({"principal": {"id": "agent:stranger"}, "scopes": []})],
+		"the principal": [
+			[{"id": "agent:report-bot", "hop": 0, "lacks": ["memory:read", "tools:write"]}],
+			testing.request_of_acme(_by("agent:report-bot", ["tools:write", "tools:read", "memory:read"], [])),
+		],
+		"an earlier actor, by what the tenant lets it hold": [
+			[{"id": "agent:report-bot", "hop": 1, "lacks": ["tools:write"]}],
+			testing.request_of_acme(_by("agent:order-bot", ["tools:read", "tools:write"], [{"id": "agent:report-bot"}])),
+		],
+		"an earlier actor, by what it declares": [
+			[{"id": "b", "hop": 2, "lacks": ["y"]}],
+			testing.request_with(_by("a", ["x", "y"], [{"id": "c"}, _hop("b", ["x", "z"])])),
+		],
+		"an earlier actor that declares more than the tenant lets it hold": [
+			[{"id": "agent:report-bot", "hop": 1, "lacks": ["tools:write"]}],
+			testing.request_of_acme(_by("agent:order-bot", ["tools:write"], [_hop("agent:report-bot", ["tools:write"])])),
+		],
+		"the one that lacks most": [
+			[{"id": "agent:report-bot", "hop": 2, "lacks": ["admin", "tools:write"]}],
+			testing.request_of_acme(_by(
+				"agent:order-bot",
+				["tools:read", "tools:write", "admin"],
+				[{"id": "agent:order-bot"}, {"id": "agent:report-bot"}],
+			)),
+		],
+		"the first of those that lack alike": [
+			[{"id": "agent:order-bot", "hop": 0, "lacks": ["x"]}],
+			testing.request_of_acme(_by("agent:order-bot", ["x"], [{"id": "agent:report-bot"}, {"id": "agent:order-bot"}])),
+		],
+		"an actor that the tenant does not list": [
+			[{"id": "agent:stranger", "hop": 1, "lacks": ["tools:read"]}],
+			testing.request_of_acme(_by("agent:order-bot", ["tools:read"], [{"id": "agent:stranger"}])),
+		],
+		"nobody earlier, where the current one alone counts": [[], testing.request_of_acme(object.union(
+			_by("agent:order-bot", ["tools:read", "tools:write"], [{"id": "agent:report-bot"}]),
+			_current,
+		))],
+	}
+	weakest := [hop | hop := identity.weakest_hop] with data.registry.base as testing.registry with input as asked
+	weakest == hops
 }
 
 test_subject[name] if {
@@ -401,6 +519,27 @@ test_no_rows_of_a_malformed_request[path] if {
 	]
 	asked := json.remove(testing.request_of_acme({"delegation": [{"id": "agent:report-bot"}]}), [path])
 	not identity.denials with data.registry.base as testing.registry with input as asked
+}
+
+# Whatever is said of who may act, and is no list of agents with the principal among them, lets nobody act.
+test_ill_typed_may_act_never_passes[name] if {
+	some name, may_act in {
+		"a text": "agent:order-bot",
+		"an object": {"sub": "agent:order-bot"},
+		"an object by agent": {"agent:order-bot": true},
+		"a set": {"agent:order-bot"},
+		"null": null,
+		"false": false,
+		"true": true,
+		"a number": 0,
+		"a list in a list": [["agent:order-bot"]],
+		"a list of objects": [{"sub": "agent:order-bot"}],
+	}
+	every check in [{}, _current] {
+		denials := identity.denials with data.registry.base as testing.registry
+			with input as testing.request_of_acme(object.union(check, {"may_act": may_act}))
+		[row.code | some row in denials] == ["DELEGATION_INVALID"]
+	}
 }
 
 # Anything but `current` looks at the whole chain.
