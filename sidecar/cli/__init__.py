@@ -13,10 +13,13 @@ from sidecar.errors import TenantgateError
 COMMANDS = {
     "serve": ("sidecar.cli.serve", "Run the sidecar next to the agent runtime."),
     "authorize": ("sidecar.cli.authorize", "Ask the sidecar one question."),
+    "exchange": ("sidecar.cli.exchange", "Get AWS credentials for what a token may use."),
+    "token": ("sidecar.cli.token", "Make tokens for development, and see what a token proves."),
     "status": ("sidecar.cli.status", "Show what state the sidecar is in."),
     "config": ("sidecar.cli.config", "Show every setting, with its value in force."),
     "bundle": ("sidecar.cli.bundle", "Compile the registry to the bundle that OPA serves."),
     "registry": ("sidecar.cli.registry", "Look after the registry."),
+    "iam": ("sidecar.cli.iam", "Write the IAM policies that keep tenants apart in AWS."),
 }
 """The commands: the module that holds each, as an attribute of the command's name, and what it is for."""
 

@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from sidecar.cli.options import read_settings, settings_options
-from sidecar.settings import ENVIRONMENT_PREFIX, Setting, describe, sections
+from sidecar.settings import ENVIRONMENT_PREFIX, Setting, describe, describe_issuer, sections
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,6 +48,12 @@ def _markdown(settings: Iterable[Setting]) -> Iterable[str]:
     for setting in settings:
         variable = ENVIRONMENT_PREFIX + setting.name.upper().replace(".", "__")
         yield f"| `{setting.name}` | {setting.about} | `{_text(setting.default)}` | `{variable}` |"
+    yield "\nEach entry of `identity.issuers` has:\n"
+    yield "| name | meaning | default |"
+    yield "|---|---|---|"
+    for setting in describe_issuer():
+        default = "required" if setting.default is msgspec.NODEFAULT else f"`{_text(setting.default)}`"
+        yield f"| `{setting.name}` | {setting.about} | {default} |"
 
 
 def _text(value: Any) -> str:

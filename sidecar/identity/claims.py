@@ -130,6 +130,8 @@ def _places(issuer: Issuer) -> Preset:
 
 def _tenant(claims: dict[str, Json], paths: Sequence[ClaimPath]) -> str:
     found = {path: _id(_name(path), value) for path in paths if (value := _at(claims, path)) is not UNSET}
+    if AWS_TENANT in found and len(tags := _at(claims, AWS_TENANT[:-1])) > 1:  # a session tag has one value
+        _refuse(_name(AWS_TENANT), f"must stand alone in its list, which has {len(tags)} entries")
     if not found:
         _refuse(" or ".join(map(_name, paths)), "is missing: a token must say which tenant it is for")
     if len({*found.values()}) > 1:
@@ -166,7 +168,9 @@ def _first(claims: dict[str, Json], paths: Iterable[ClaimPath], read: Callable[[
 
 
 def _at(claims: dict[str, Json], path: ClaimPath) -> Json:
-    """Give the value at a path; unset where there is none."""
+    """Give the value at a path; unset where there is none, and for the path that leads nowhere."""
+    if not path:
+        return UNSET
     value: Json = claims
     for step in (path,) if isinstance(path, str) else path:
         if isinstance(step, str) and isinstance(value, dict):

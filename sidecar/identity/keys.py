@@ -202,9 +202,9 @@ def _source(issuer: Issuer, timeout: float) -> tuple[Callable[[], bytes], bool]:
     try:
         if issuer.jwks is not None:
             _check_address(issuer.jwks)
-            return partial(_download, issuer.jwks, timeout), False
+            return partial(_download, issuer.jwks, issuer.ca_file, timeout), False
         _check_address(issuer.issuer)
-        return partial(_discover, issuer.issuer, timeout), False
+        return partial(_discover, issuer.issuer, issuer.ca_file, timeout), False
     except ValueError as fault:
         msg = f"identity.issuers: {fault}; set jwks to where the keys of {issuer.issuer} are, or to a file that holds them"
         raise SettingsError(msg) from fault
@@ -226,16 +226,16 @@ def _read_file(path: Path) -> bytes:
         return file.read(_MOST_BYTES + 1)
 
 
-def _download(address: str, timeout: float) -> bytes:
-    with _session() as session:
+def _download(address: str, ca_file: str | None, timeout: float) -> bytes:
+    with _session(ca_file) as session:
         return _get(session, address, time.monotonic() + timeout)
 
 
-def _discover(issuer: str, timeout: float) -> bytes:
+def _discover(issuer: str, ca_file: str | None, timeout: float) -> bytes:
     """Get the keys from where the issuer says (https://openid.net/specs/openid-connect-discovery-1_0.html#ProviderConfig)."""
     end = time.monotonic() + timeout
     address = issuer.removesuffix("/") + _DISCOVERY
-    with _session() as session:
+    with _session(ca_file) as session:
         about = read_object(_get(session, address, end))
         where = about.get("jwks_uri")
         if about.get("issuer") != issuer or not isinstance(where, str):
@@ -249,8 +249,10 @@ def _discover(issuer: str, timeout: float) -> bytes:
         return _get(session, where, end)
 
 
-def _session() -> requests.Session:
+def _session(ca_file: str | None) -> requests.Session:
     session = requests.Session()
+    if ca_file is not None:
+        session.verify = ca_file
     session.trust_env = False  # no proxy that would be another's loopback, no password out of a .netrc
     session.headers.update({"Accept": "application/json", "Accept-Encoding": "identity"})
     return session

@@ -20,32 +20,53 @@ LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "model": set(),
     "seal": {"errors", "model"},
-    "bundle_endpoint": {"errors", "seal"},
+    "http_server": {"errors"},
+    "bundle_endpoint": {"http_server", "seal"},
     "toolchain": {"errors", "seal"},
     "telemetry": set(),
     "translate": {"errors", "model", "gen"},
     "settings": {"errors", "translate"},
     "engine": {"errors", "model", "seal", "translate"},
-    "identity": {"errors", "model", "translate", "gen"},
-    "doors": {"errors", "model", "translate", "engine", "identity", "settings", "gen"},
+    "identity": {"errors", "model", "translate", "settings", "gen"},
+    "credentials": {"errors", "model", "translate", "engine", "identity", "settings"},
+    "doors": {"errors", "model", "translate", "engine", "identity", "credentials", "settings", "gen"},
     "server": {
         "errors",
         "seal",
         "translate",
         "settings",
         "toolchain",
+        "http_server",
         "bundle_endpoint",
         "engine",
         "identity",
+        "credentials",
         "doors",
         "gen",
     },
+    "tenancy": {"errors", "model", "identity", "gen"},  # for applications; no part of the sidecar uses it
+    "agentcore_lambda": {"errors", "settings", "telemetry", "server", "doors"},
     "registry": {"errors", "model"},
     "bundles": {"errors", "seal", "model", "registry"},
-    "cli": {"errors", "settings", "toolchain", "telemetry", "server", "bundle_endpoint", "registry", "bundles", "gen"},
+    "cli": {
+        "errors",
+        "model",
+        "settings",
+        "toolchain",
+        "telemetry",
+        "server",
+        "identity",
+        "credentials",
+        "bundle_endpoint",
+        "registry",
+        "bundles",
+        "gen",
+    },
     "gen": set(),
 }
-DATA_PLANE = {"engine", "doors", "identity", "server"}
+# A process that others begin by naming a function below: imported by it when it is called.
+BEGINNINGS = {"doors/agentcore/__init__.py": {"agentcore_lambda"}}
+DATA_PLANE = {"engine", "doors", "identity", "credentials", "server"}
 CONTROL_PLANE = {"registry", "bundles"}
 
 
@@ -78,7 +99,8 @@ _IDS = [path.relative_to(PACKAGE).as_posix() for _, path in _MODULES]
 
 @pytest.mark.parametrize(("part", "path"), _MODULES, ids=_IDS)
 def test_a_module_imports_only_from_layers_below(part: str, path: Path) -> None:
-    assert _imported(path) - {part} - LAYERS[part] == set()
+    begins = BEGINNINGS.get(path.relative_to(PACKAGE).as_posix(), set())
+    assert _imported(path) - {part} - LAYERS[part] == begins
 
 
 def test_the_layers_have_no_circle() -> None:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from sidecar.cli import main
 from sidecar.errors import SettingsError
-from sidecar.settings import ENVIRONMENT_PREFIX, Settings, describe, load, sections
+from sidecar.settings import ENVIRONMENT_PREFIX, Issuer, Settings, describe, load, sections
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,9 @@ _OTHER_VALUES: dict[str, Any] = {
     "listen.socket": "other.sock",
     "listen.socket_mode": "0600",
     "listen.tcp": "127.0.0.1:7443",
-    "identity.tenant_header": "x-customer",
+    "identity.tenant_headers": ["x-customer"],
+    "identity.issuers": [{"issuer": "https://issuer.example", "audiences": ["agents"]}],
+    "identity.clock_skew_seconds": 5,
     "delegation.check": "current",
     "delegation.max_depth": 3,
     "scopes.read": ["read", "browse"],
@@ -104,8 +106,8 @@ def test_loopback_addresses_may_be_listened_on(address: str) -> None:
 
 @pytest.mark.parametrize("name", ["x-tenant-bin", "X-Tenant", "x tenant", ""])
 def test_a_metadata_key_that_cannot_carry_a_tenant_is_refused(name: str) -> None:
-    with pytest.raises(SettingsError, match=r"identity\.tenant_header"):
-        load(None, {}, [f"identity.tenant_header='{name}'"])
+    with pytest.raises(SettingsError, match=r"identity\.tenant_headers"):
+        load(None, {}, [f"identity.tenant_headers=['{name}']"])
 
 
 @pytest.mark.parametrize("mode", ["0999", "rw-rw----", "07777"])
@@ -161,7 +163,9 @@ def test_config_prints_what_the_default_is_where_it_is_not_in_force() -> None:
 
 def test_config_prints_a_table_with_every_setting_and_its_variable() -> None:
     printed = CliRunner().invoke(main, ["config", "--markdown"], catch_exceptions=False)
-    rows = [line.strip("| ").split(" | ") for line in printed.stdout.splitlines()[2:]]
+    table, _, of_issuers = printed.stdout.partition("\n\n")
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
 
     assert [row[0].strip("`") for row in rows] == [setting.name for setting in describe(Settings())]
     assert ["`limits.threads`", "Threads that work on calls", "`32`", "`TENANTGATE_LIMITS__THREADS`"] in rows
+    assert [name for name in Issuer.__struct_fields__ if f"\n| `{name}` | " not in of_issuers] == []

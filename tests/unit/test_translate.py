@@ -15,6 +15,7 @@ from msgspec import UNSET
 from sidecar import translate
 from sidecar.errors import EngineError, EvaluationError, InvalidRequestError, MalformedAnswerError, NotReadyError
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as service_pb
+from sidecar.gen.tenantgate.v1 import credential_service_pb2 as credential_pb
 from sidecar.gen.tenantgate.v1 import decision_pb2 as pb
 from sidecar.model import (
     CODES,
@@ -147,6 +148,31 @@ def test_the_good_items_of_a_batch_keep_their_order_and_the_bad_ones_their_place
     ]
 
 
+def test_an_exchange_is_a_question_like_others() -> None:
+    message = credential_pb.ExchangeTokenRequest(
+        resource=pb.Resource(type="MEMORY", id="m"),
+        action=pb.Action(name="read"),
+        accepted_obligations=["LOG"],
+        explain=True,
+    )
+    message.context.update({"channel": "chat"})
+    message.min_as_of.FromMicroseconds(1_000_001)
+
+    assert translate.exchange_question(message, IDENTITY, LIMITS) == Question(
+        identity=IDENTITY,
+        items=(Item(Resource("MEMORY", "m"), Action("read"), {"channel": "chat"}, {}),),
+        accepts=("LOG",),
+        explain=True,
+        min_as_of=1_000_001,
+    )
+
+
+def test_an_exchange_names_its_action() -> None:
+    message = credential_pb.ExchangeTokenRequest(resource=pb.Resource(type="MEMORY", id="m"))
+    with pytest.raises(InvalidRequestError, match=r"action\.name: must not be empty"):
+        translate.exchange_question(message, IDENTITY, LIMITS)
+
+
 def test_scopes_of_an_actor_that_are_empty_are_not_the_same_as_none_declared() -> None:
     message = pb.Identity(tenant_id="T", delegation=[pb.Actor(id="a"), pb.Actor(id="b", scopes=pb.Scopes())])
     identity = translate.identity_from(message, [], LIMITS)
@@ -202,6 +228,15 @@ def test_the_tenants_that_are_named_go_to_the_policy() -> None:
     assert _sent(Question(identity, (Item(Resource("TOOL", "t")),)))["input"]["tenant"] == {"id": "T", "named": ["U"]}
 
 
+@pytest.mark.parametrize("may_act", [(), ("agent:a",), ("agent:a", "agent:b")], ids=len)
+def test_the_agents_that_may_act_go_to_the_policy(may_act: tuple[str, ...]) -> None:
+    identity = msgspec.structs.replace(IDENTITY, may_act=may_act)
+    question = Question(identity, (Item(Resource("TOOL", "t")),))
+
+    assert _sent(question)["input"]["may_act"] == [*may_act]
+    assert json.loads(translate.items_query(question, "i", 7, POLICY))["input"]["may_act"] == [*may_act]
+
+
 def test_arguments_that_are_not_known_are_left_out() -> None:
     items = (Item(Resource("TOOL", "t"), arguments=UNSET), Item(Resource("TOOL", "u")))
     sent = json.loads(translate.items_query(Question(IDENTITY, items), "id-1", 7, POLICY))
@@ -224,7 +259,15 @@ def _without(answer: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in answer.items() if name not in names}
 
 
-_EXPLANATION: dict[str, Any] = {"codes": [], "rules": [], "roles": [], "effective_scopes": []}
+_EXPLANATION: dict[str, Any] = {
+    "codes": [],
+    "rules": [],
+    "principal": "agent:bot",
+    "subject": "alice",
+    "roles": [],
+    "effective_scopes": [],
+}
+_WEAKEST: dict[str, Any] = {"id": "agent:bot", "hop": 0, "lacks": ["tools:write"]}
 _CONDITION = {"path": "/arguments/a", "op": "eq", "outcome": "HOLDS"}
 _RULE: dict[str, Any] = {
     "policy_id": "P",
@@ -282,6 +325,13 @@ _NO_DECISIONS: dict[str, Any] = {
     "a bound that is a text": ALLOW | {"max_staleness_seconds": "60"},
     "an explanation that is a text": ALLOW | {"explanation": "because"},
     "an explanation without rules": ALLOW | {"explanation": _without(_EXPLANATION, "rules")},
+    "an explanation without a principal": ALLOW | {"explanation": _without(_EXPLANATION, "principal")},
+    "an explanation whose subject is null": ALLOW | {"explanation": _EXPLANATION | {"subject": None}},
+    "a weakest hop without a place": ALLOW | {"explanation": _EXPLANATION | {"weakest_hop": _without(_WEAKEST, "hop")}},
+    "a weakest hop before the principal": ALLOW
+    | {"explanation": _EXPLANATION | {"weakest_hop": _WEAKEST | {"hop": -1}}},
+    "a weakest hop that lacks a text": ALLOW
+    | {"explanation": _EXPLANATION | {"weakest_hop": _WEAKEST | {"lacks": "tools:write"}}},
     "a rule with an unknown verdict": ALLOW
     | {"explanation": _EXPLANATION | {"rules": [_RULE | {"verdict": "ALLOWS"}]}},
     "a condition with an unknown outcome": ALLOW
@@ -486,6 +536,17 @@ def test_the_moment_until_which_a_decision_holds_is_explained() -> None:
     decision = _decision(explanation=_EXPLANATION, valid_until=ALLOW["as_of"] + 60_000_000)
 
     assert _written(decision)["explanation"]["validUntil"] == "2026-11-24T00:01:00Z"
+
+
+def test_an_explanation_says_who_asks_and_which_hop_is_the_weakest() -> None:
+    written = _written(_decision(explanation=_EXPLANATION | {"weakest_hop": _WEAKEST | {"hop": 2}}))["explanation"]
+
+    assert (written["principalId"], written["subjectId"]) == ("agent:bot", "alice")
+    assert written["weakestHop"] == {"actorId": "agent:bot", "hop": 2, "lacks": ["tools:write"]}
+
+
+def test_an_explanation_names_no_weakest_hop_where_nobody_lacks_a_scope() -> None:
+    assert "weakestHop" not in _written(_decision(explanation=_EXPLANATION))["explanation"]
 
 
 @pytest.mark.parametrize("state", ["ALLOWED", "DENIED", "CONDITIONAL"])

@@ -178,6 +178,8 @@ def test_a_token_that_names_two_tenants_is_refused() -> None:
         {"principal_tags": {"TenantID": {"0": "acme"}}},
         {"principal_tags": {"TenantID": [["acme"]]}},
         {"principal_tags": {"TenantID": [""]}},
+        {"principal_tags": {"TenantID": ["acme", "globex"]}},
+        {"principal_tags": {"TenantID": ["acme", "acme"]}},
     ],
 )
 def test_tags_of_another_shape_than_those_of_sts_are_refused_even_beside_a_tenant(tags: Any) -> None:

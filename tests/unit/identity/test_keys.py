@@ -19,7 +19,6 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from structlog.testing import capture_logs
 
 from sidecar.errors import SettingsError, UnauthenticatedError
-from sidecar.identity import keys as keys_module
 from sidecar.identity.keys import Keys
 from tests.support.key_server import DISCOVERY, KEYS, KeyServer, key_server
 from tests.support.processes import wait_until
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import requests
 
 ES = signer("ES256")
 OTHER = signer("ES256", "other")
@@ -65,7 +63,7 @@ def follow(clock: Clock) -> Iterator[Callable[..., Keys]]:
 
     def start(jwks: Path | str | None, issuer: dict[str, Any] | None = None, **settings: Any) -> Keys:
         # what is due by itself is due long after the test, unless it says otherwise
-        patient = {"keys_timeout_seconds": 600.0, "keys_refresh_seconds": 1e6, "keys_lifetime_seconds": 1e6}
+        patient = {"keys_timeout_seconds": 30.0, "keys_refresh_seconds": 1e6, "keys_lifetime_seconds": 1e6}
         identity = identity_settings(issuer_settings(jwks, **(issuer or {})), **(patient | settings))
         following.append(Keys(identity.issuers[0], identity, clock))
         return following[-1]
@@ -142,16 +140,16 @@ def test_unknown_keys_at_the_same_time_have_the_issuer_asked_once(
 def test_while_an_issuer_is_slow_known_keys_are_found_and_only_so_many_wait_for_unknown_ones(
     server: KeyServer, follow: Callable[..., Keys]
 ) -> None:
-    keys = follow(server.keys_url)
+    keys = follow(server.keys_url, keys_timeout_seconds=5)
     keys.find("ES256", "ES256")
     server.gate.clear()
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(reason, keys) for _ in range(8)]
         wait_until(lambda: keys._waiting == 8)
 
-        # the gate is closed until both have their answers
         assert reason(keys, "ES256") == ""
         assert reason(keys) == "TOKEN_KEY_UNKNOWN"
+        assert keys._waiting == 8
         server.gate.set()
         assert {future.result() for future in waiting} == {"TOKEN_KEY_UNKNOWN"}
 
@@ -357,6 +355,16 @@ def test_a_server_whose_certificate_nobody_vouches_for_is_not_believed(
         assert server.asked == []
 
 
+def test_a_server_is_believed_for_which_the_named_authority_vouches(
+    follow: Callable[..., Keys], tmp_path: Path
+) -> None:
+    with key_server(_self_signed(tmp_path)) as server:
+        server.list_keys(ES.jwk())
+        keys = follow(server.keys_url, {"ca_file": str(tmp_path / "tls.pem")})
+
+        assert reason(keys, "ES256") == ""
+
+
 def _self_signed(folder: Path) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
@@ -431,34 +439,26 @@ def test_what_an_issuer_says_of_another_or_of_an_unsafe_place_is_not_followed(
 
 
 @pytest.fixture
-def vouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyServer]:
-    """An issuer at an https:// address, whose certificate is trusted."""
+def vouched(tmp_path: Path) -> Iterator[KeyServer]:
+    """An issuer at an https:// address, whose certificate ``tls.pem`` vouches for."""
     with key_server(_self_signed(tmp_path)) as server:
-
-        def trusting() -> requests.Session:
-            session = plain()
-            session.verify = str(tmp_path / "tls.pem")
-            return session
-
-        plain = keys_module._session
-        monkeypatch.setattr(keys_module, "_session", trusting)
         server.list_keys(ES.jwk())
         yield server
 
 
 def test_an_issuer_on_another_host_may_say_that_its_keys_are_there(
-    vouched: KeyServer, follow: Callable[..., Keys]
+    vouched: KeyServer, follow: Callable[..., Keys], tmp_path: Path
 ) -> None:
     vouched.describe()
 
-    assert reason(follow(None, {"issuer": vouched.url}), "ES256") == ""
+    assert reason(follow(None, {"issuer": vouched.url, "ca_file": str(tmp_path / "tls.pem")}), "ES256") == ""
 
 
 def test_an_issuer_on_another_host_cannot_say_that_its_keys_are_on_this_one(
-    vouched: KeyServer, server: KeyServer, follow: Callable[..., Keys]
+    vouched: KeyServer, server: KeyServer, follow: Callable[..., Keys], tmp_path: Path
 ) -> None:
     vouched.describe(jwks_uri=server.keys_url)
-    keys = follow(None, {"issuer": vouched.url})
+    keys = follow(None, {"issuer": vouched.url, "ca_file": str(tmp_path / "tls.pem")})
 
     assert reason(keys, "ES256") == "TOKEN_KEYS_UNAVAILABLE"
     assert "its jwks_uri is not https://" in keys._problem
