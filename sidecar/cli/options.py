@@ -111,4 +111,6 @@ def connected(address: str | None) -> Iterator[grpc.Channel]:
         msg = f"{target}: {fault.code().name}{reason}: {fault.details()}"
         if not reason and fault.code() == grpc.StatusCode.UNAVAILABLE:
             msg += "\nIs the sidecar running? `tenantgate serve` starts it; --address says where it is"
+        if not reason and fault.code() == grpc.StatusCode.UNIMPLEMENTED:
+            msg += "\nThis sidecar does not offer it. Credentials are given where its setting credentials.role_arn names a role"
         raise CallError(msg) from fault

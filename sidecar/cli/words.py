@@ -35,8 +35,16 @@ def effect_text(decision: pb.Decision) -> Text:
 
 
 def show_value(value: Message) -> str:
-    """Give a value as JSON."""
-    return json.dumps(MessageToDict(value), ensure_ascii=False)
+    """Give a value as JSON, and whole numbers as whoever wrote them meant them."""
+    return json.dumps(_plain(MessageToDict(value)), ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def age(duration: Duration) -> str:

@@ -61,7 +61,13 @@ def start(stack: ExitStack, *words: object) -> subprocess.Popen[bytes]:
 
 def start_sidecar(stack: ExitStack, folder: Path, *settings: str) -> AuthorizationServiceStub:
     """Start a sidecar; give a stub that asks it."""
-    flags = [f"state_dir={folder}", f"bundles.keys=[{folder.parent / 'release.pub'}]", "log.level=error", *settings]
+    flags = [
+        f"state_dir={folder}",
+        f"bundles.keys=[{folder.parent / 'release.pub'}]",
+        "log.level=error",
+        "identity.mode=asserted",
+        *settings,
+    ]
     start(stack, "serve", *itertools.chain.from_iterable(("--set", flag) for flag in flags))
     channel = stack.enter_context(grpc.insecure_channel(f"unix:{folder / 'tenantgate.sock'}"))
     stub = AuthorizationServiceStub(channel)

@@ -345,6 +345,7 @@ def serving(bundle: Path, tenants: int, shapes: list[Shape], folder: Path) -> It
         f"state_dir={folder}",
         "log.level=error",
         "log.access=false",
+        "identity.mode=asserted",
         f"opa.start_timeout_seconds={START_TIMEOUT}",
     )
     flags = [argument for setting in settings for argument in ("--set", setting)]

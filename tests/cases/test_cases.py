@@ -42,7 +42,7 @@ def question(file: CaseFile, case: Case) -> Question:
     """Translate a case as the native door does."""
     limits = file.settings.request_limits
     metadata = {"x-tenant-id": [case.tenant_header]} if case.tenant_header is not None else {}
-    identity = Asserted("x-tenant-id", limits).establish(case.request.identity, metadata)
+    identity = Asserted(["x-tenant-id"], limits).establish(case.request.identity, metadata).identity
     return translate.authorize_question(case.request, identity, limits)
 
 

@@ -333,8 +333,8 @@ def test_a_mismatch_denies_every_item(stub: AuthorizationServiceStub, method: st
     assert codes == [decision_pb2.DECISION_CODE_TENANT_MISMATCH] * 2
 
 
-def test_the_name_of_the_tenant_header_is_a_setting(sample_bundle: Path, short_path: Path) -> None:
-    settings = sidecar_settings(short_path, sample_bundle, identity__tenant_header="x-customer")
+def test_the_names_of_the_tenant_headers_are_a_setting(sample_bundle: Path, short_path: Path) -> None:
+    settings = sidecar_settings(short_path, sample_bundle, identity__tenant_headers=["x-customer"])
     with running_sidecar(settings) as (_, channel):
         other = wire.authorize(channel, metadata=[("x-customer", "Tenant-B")])
         ignored = wire.authorize(channel, metadata=[("x-tenant-id", "Tenant-B")])

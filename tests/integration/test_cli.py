@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from sidecar.cli import COMMANDS, main
+from sidecar.identity.development import DevelopmentIssuer
 from tests.support import wire
 from tests.support.exports import write_export
 from tests.support.processes import REPOSITORY, build_bundle, running_sidecar, sidecar_settings, wait_until
@@ -84,9 +85,25 @@ def test_authorize_explains_what_applied_and_why_rules_did_not(ask: Any) -> None
 
     assert "CONDITION_NOT_MET" in shown
     assert "small-refunds" in shown
-    assert "/arguments/amount lte 500.0: fails, found 501.0" in shown
+    assert "/arguments/amount lte 500: fails, found 501" in shown
     assert "effective scopes: tools:write" in shown
     assert "roles: support" in shown
+
+
+def test_authorize_explains_who_asks_and_which_hop_is_the_weakest(ask: Any) -> None:
+    shown = ask(ORDER_LOOKUP, "--via", "agent:report-bot", "--explain").stdout
+
+    assert "principal: agent:order-bot" in shown
+    assert "subject: alice" in shown
+    assert "weakest hop: agent:report-bot (hop 1) lacks tools:write" in shown
+
+
+def test_authorize_names_no_weakest_hop_where_nobody_lacks_a_scope(ask: Any) -> None:
+    assert "weakest hop" not in ask(ORDER_LOOKUP, "--explain").stdout
+
+
+def test_authorize_shows_ids_with_brackets_as_they_are(ask: Any) -> None:
+    assert '"[bold]x[/]"' in ask("[bold]x[/]").stdout
 
 
 def test_authorize_explains_which_narrowing_kept_a_rule_out(sample_address: str) -> None:
@@ -156,11 +173,40 @@ def test_authorize_refuses(ask: Any, words: list[str], said: str) -> None:
     assert said in ended.stderr
 
 
-def test_authorize_needs_a_tenant() -> None:
-    ended = _run("authorize", ORDER_LOOKUP)
+def test_authorize_needs_a_tenant_where_there_is_no_token(sample_address: str) -> None:
+    ended = _run("authorize", ORDER_LOOKUP, "--address", sample_address)
 
     assert ended.exit_code == 2
-    assert "Missing option '--tenant'" in ended.stderr
+    assert "REQUEST_INVALID: identity.tenant_id: must not be empty" in ended.stderr
+
+
+def test_authorize_brings_a_token_and_is_told_what_is_wrong_with_it(
+    sample_bundle: Path, short_path: Path, tmp_path: Path
+) -> None:
+    issuer = DevelopmentIssuer(short_path / "issuer")
+    token = issuer.mint("Tenant-A", "alice", "agent:order-bot", scopes=("tools:read",))
+    (tmp_path / "good.jwt").write_text(token)
+    (tmp_path / "edited.jwt").write_text(token[:-8] + "AAAAAAAA")
+    settings = sidecar_settings(
+        short_path, sample_bundle, identity__mode="verified", identity__issuers=[issuer.settings()]
+    )
+    words = ["authorize", ORDER_LOOKUP, "--address", f"unix:{settings.socket_path}", "--token-file"]
+    with running_sidecar(settings):
+        good, edited = (_run(*words, tmp_path / name) for name in ("good.jwt", "edited.jwt"))
+        other = _run(*words, tmp_path / "good.jwt", "--tenant", "Tenant-B")
+
+    assert (good.exit_code, edited.exit_code, other.exit_code) == (0, 2, 1)
+    assert "UNAUTHENTICATED CALLER_UNAUTHENTICATED: the signature" in edited.stderr
+    assert "TENANT_MISMATCH" in other.stdout
+
+
+def test_exchange_says_what_to_set_where_credentials_are_not_offered(sample_address: str, tmp_path: Path) -> None:
+    (tmp_path / "token.jwt").write_text("a.b.c")
+    words = ["--type", "MEMORY", "--action", "read", "--token-file", tmp_path / "token.jwt"]
+    ended = _run("exchange", "m", *words, "--address", sample_address)
+
+    assert ended.exit_code == 2
+    assert "credentials.role_arn" in ended.stderr
 
 
 def test_authorize_passes_on_roles_chain_context_and_properties(ask: Any) -> None:
@@ -364,6 +410,7 @@ def test_bundle_inspect_ends_with_2_on_a_bundle_of_others(tmp_path: Path) -> Non
 _COMMANDS = [
     ["serve"],
     ["authorize"],
+    ["exchange"],
     ["status"],
     ["config"],
     ["bundle"],
@@ -371,6 +418,10 @@ _COMMANDS = [
     ["bundle", "inspect"],
     ["registry"],
     ["registry", "lint"],
+    ["iam"],
+    ["iam", "role"],
+    ["token"],
+    ["token", "mint"],
 ]
 
 

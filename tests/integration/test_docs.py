@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.identity.development import DevelopmentIssuer
 from tests.support.processes import REPOSITORY, build_bundle, running_sidecar, sidecar_settings
 
 if TYPE_CHECKING:
@@ -41,7 +42,13 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     before = os.getcwd()  # noqa: PTH109 - relative paths keep the socket's short
     os.chdir(folder)
     try:
-        with running_sidecar(sidecar_settings(folder / ".tenantgate", bundle)):
+        issuer = DevelopmentIssuer(folder / ".tenantgate" / "issuer")
+        token = issuer.mint("acme", "alice", "agent:order-bot", scopes=("tools:read", "tools:write"))
+        (folder / ".tenantgate" / "alice.jwt").write_text(token)
+        settings = sidecar_settings(
+            folder / ".tenantgate", bundle, identity__mode="verified", identity__issuers=[issuer.settings()]
+        )
+        with running_sidecar(settings):
             yield folder
     finally:
         os.chdir(before)
@@ -80,6 +87,9 @@ def test_the_quickstart_shows_every_kind_of_answer_and_stops() -> None:
         "SCOPE_INSUFFICIENT",
         "CONDITION_NOT_MET",
         "TENANT_SUSPENDED",
+        "IMPERSONATION",
+        "TENANT_MISMATCH",
+        "UNAUTHENTICATED",
     ):
         assert word in done.stdout
 

@@ -17,6 +17,7 @@ from sidecar.doors.grpc_calls import ERRORS
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as pb
 from sidecar.gen.tenantgate.v1 import decision_pb2
 from sidecar.gen.tenantgate.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+from sidecar.tenancy import NoDecisionError, NoTenantError, TenantMismatchError, ToolDeniedError
 from tests.support import wire
 from tests.support.fake_opa import DENY, FakeOpa, Query, after_probes, decided, fake_opa
 from tests.support.processes import REPOSITORY, running_sidecar, sidecar_settings, wait_until
@@ -45,6 +46,10 @@ NEVER_ON_THE_WIRE: set[type[errors.TenantgateError]] = {
     errors.PositionLostError,
     errors.ConflictError,
     CallError,  # the command line, as a client
+    NoTenantError,  # applications, which the sidecar knows nothing of
+    TenantMismatchError,
+    ToolDeniedError,
+    NoDecisionError,
 }
 
 
@@ -67,7 +72,8 @@ def test_every_reason_stands_for_one_error() -> None:
 
 
 def test_every_reason_is_documented_in_the_proto() -> None:
-    documented = (REPOSITORY / "proto/tenantgate/v1/authorization_service.proto").read_text()
+    protos = REPOSITORY / "proto/tenantgate/v1"
+    documented = "".join((protos / f"{name}_service.proto").read_text() for name in ("authorization", "credential"))
 
     assert [f"{row.code.name} {row.reason}" for row in ERRORS.values()] == [
         " ".join(line.split()[1:3]) for line in documented.splitlines() if line.startswith("//     ")
@@ -80,10 +86,11 @@ def test_every_error_of_the_tree_is_in_its_docstring() -> None:
     assert not [kind.__name__ for kind in ours if kind.__name__ not in (errors.__doc__ or "")]
 
 
-def test_errors_that_hide_their_cause_are_those_of_the_engine_and_the_deadline() -> None:
+def test_errors_that_hide_their_cause_are_those_of_the_engine_the_deadline_and_sts() -> None:
     hiding = {kind for kind, row in ERRORS.items() if row.sentence}
 
-    assert hiding == {kind for kind in ERRORS if issubclass(kind, errors.EngineError | errors.DeadlineExceededError)}
+    others = errors.EngineError | errors.DeadlineExceededError | errors.CredentialsNotGivenError
+    assert hiding == {kind for kind in ERRORS if issubclass(kind, others)}
 
 
 # ── malformed requests ──────────────────────────────────────────────────────────────────────────────────────────────────

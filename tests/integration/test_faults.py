@@ -470,6 +470,8 @@ class _Served:
             "serve",
             "--set",
             f"state_dir={folder}",
+            "--set",
+            "identity.mode=asserted",
         ]
         self.process = subprocess.Popen(
             [*command, "--set", f"opa.binary={OPA}", *options], stderr=subprocess.PIPE, text=True, cwd=folder

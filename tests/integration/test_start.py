@@ -238,7 +238,9 @@ def test_a_failed_start_leaves_nothing_that_hinders_the_next(sample_bundle: Path
 
 
 def test_a_refusal_to_start_ends_with_status_2_and_one_message(short_path: Path) -> None:
-    status, said = _serve(*_set(state_dir=short_path, opa__binary=short_path / "opa", opa__bundle=__file__))
+    status, said = _serve(
+        *_set(state_dir=short_path, opa__binary=short_path / "opa", opa__bundle=__file__, identity__mode="asserted")
+    )
 
     assert status == 2
     assert said.startswith(f"tenantgate: opa.binary: {short_path}/opa: no such file")
@@ -343,7 +345,8 @@ def test_a_refused_setting_is_one_message_and_no_stack() -> None:
 
 
 def test_on_port_0_the_log_names_the_port_that_was_picked(sample_bundle: Path, short_path: Path) -> None:
-    options = ["--bundle", str(sample_bundle), *_set(state_dir=short_path, opa__binary=OPA, listen__tcp="127.0.0.1:0")]
+    given = _set(state_dir=short_path, opa__binary=OPA, listen__tcp="127.0.0.1:0", identity__mode="asserted")
+    options = ["--bundle", str(sample_bundle), *given]
     with subprocess.Popen([TENANTGATE, "serve", *options], stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None

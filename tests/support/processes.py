@@ -54,6 +54,13 @@ class PolicyOpa:
         )
         assert status == 204, body
 
+    def ask(self, path: str, question: Any) -> Any:
+        """Give what a path in the policies, such as ``tenantgate/registry/state``, says to an input."""
+        body = json.dumps({"input": question}).encode()
+        status, answer = self.client._send("POST", f"/v1/data/{path}", body, time.monotonic() + 20)
+        assert status == 200, answer
+        return json.loads(answer)["result"]
+
     def decider(self, settings: Settings | None = None) -> Decider:
         """Give an engine that asks this OPA."""
         return Decider(self.client, (settings or Settings()).policy)
@@ -96,11 +103,20 @@ def build_bundle(export: Path, out: Path, custom: Path | None = None) -> Path:
 
 
 def sidecar_settings(folder: Path, bundle: Path | None, **overrides: Any) -> Settings:
-    """Give settings for a sidecar whose state is in a folder. Overrides are dotted names with ``__`` for the dot."""
+    """Give settings for a sidecar whose state is in a folder, and which believes what requests say of who asks.
+
+    Overrides are dotted names with ``__`` for the dot.
+    """
     flags = [f"{name.replace('__', '.')}={json.dumps(value)}" for name, value in overrides.items()]
     if bundle is not None:
         flags.append(f"opa.bundle={bundle}")
-    return load(None, {}, [f"state_dir={folder}", f"opa.binary={OPA}", "lifecycle.probe_interval_seconds=0.1", *flags])
+    given = [
+        f"state_dir={folder}",
+        f"opa.binary={OPA}",
+        "lifecycle.probe_interval_seconds=0.1",
+        "identity.mode=asserted",
+    ]
+    return load(None, {}, [*given, *flags])
 
 
 @contextmanager

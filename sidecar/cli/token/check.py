@@ -30,7 +30,9 @@ def check(token: str, config: Path | None, flags: tuple[str, ...], *, as_json: b
     """
     from sidecar.errors import SettingsError, UnauthenticatedError  # noqa: PLC0415 - not needed for --help
     from sidecar.identity.tokens import TokenVerifier  # noqa: PLC0415
+    from sidecar.telemetry import configure_logs  # noqa: PLC0415
 
+    configure_logs("warning", "text")
     settings = read_settings(config, flags).identity
     if not settings.issuers:
         msg = (
