@@ -555,11 +555,14 @@ def test_a_signal_ends_the_sidecar_in_order(sample_bundle: Path, short_path: Pat
 
 
 def test_a_signal_during_the_start_ends_the_sidecar_in_order(short_path: Path) -> None:
-    bundle = short_path / "broken.tar.gz"
-    bundle.write_text("not a bundle, so that OPA never gets ready")
-    served = _Served(short_path, "--bundle", str(bundle))
+    bundle = short_path / "bundle.tar.gz"
+    bundle.write_text("never looked at")
+    slow = short_path / "slow-opa"
+    slow.write_text(f"#!/bin/sh\n[ $1 = version ] && exec {OPA} version\ntouch {short_path}/started\nexec sleep 60\n")
+    slow.chmod(0o755)
+    served = _Served(short_path, "--bundle", str(bundle), "--set", f"opa.binary={slow}")
     try:
-        wait_until(lambda: served.has_written("Bundle load failed"), 30)
+        wait_until((short_path / "started").exists, 30)
         served.process.terminate()
         status, written = served.finish()
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,23 +31,20 @@ def check(token: str, config: Path | None, flags: tuple[str, ...], *, as_json: b
     """
     from sidecar.errors import SettingsError, UnauthenticatedError  # noqa: PLC0415 - not needed for --help
     from sidecar.identity.tokens import TokenVerifier  # noqa: PLC0415
-    from sidecar.telemetry import configure_logs  # noqa: PLC0415
 
-    configure_logs("warning", "text")
     settings = read_settings(config, flags).identity
     if not settings.issuers:
         msg = (
             "identity.issuers: there is none, so that no token is believed; --config names the settings of the sidecar"
         )
         raise SettingsError(msg)
-    verifier = TokenVerifier(settings)
     try:
-        verified = verifier.verify(token)
+        # the answer alone is on standard output: what the log tells goes elsewhere
+        with redirect_stdout(sys.stderr), closing(TokenVerifier(settings)) as verifier:
+            verified = verifier.verify(token)
     except UnauthenticatedError as refused:
         _show_refusal(refused.reason, str(refused), as_json=as_json)
         sys.exit(1)
-    finally:
-        verifier.close()
     _show(verified, as_json=as_json)
 
 
