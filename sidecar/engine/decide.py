@@ -147,7 +147,7 @@ class Decider:
         decision_id: str,
         deadline: float,
     ) -> Found:
-        """Say for which subjects, resources or actions, of those that the registry names, it is an ALLOW. Raises as ``decide``."""
+        """Say for which of the subjects, resources or actions that the registry names it is an ALLOW. Raises as ``decide``."""
 
         def ask(now: int) -> Found:
             body = translate.search_query(question, search, decision_id, now, self._settings)

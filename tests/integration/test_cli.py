@@ -202,7 +202,7 @@ def test_authorize_brings_a_token_and_is_told_what_is_wrong_with_it(
 
 def test_exchange_says_what_to_set_where_credentials_are_not_offered(sample_address: str, tmp_path: Path) -> None:
     (tmp_path / "token.jwt").write_text("a.b.c")
-    words = ["--type", "MEMORY", "--action", "read", "--token-file", tmp_path / "token.jwt"]
+    words = ["--type", "MEMORY", "--action", "read", "--token-file", str(tmp_path / "token.jwt")]
     ended = _run("exchange", "m", *words, "--address", sample_address)
 
     assert ended.exit_code == 2

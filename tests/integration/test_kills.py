@@ -178,7 +178,12 @@ class Kills(RuleBasedStateMachine):
             f"bundles.source={self.root / 'b'}",
             f"bundles.keys=[{self.root / 'k.pub'}]",
         ]
-        flags += ["identity.mode=asserted", f"opa.binary={OPA}", "log.access=false", "lifecycle.probe_interval_seconds=0.1"]
+        flags += [
+            "identity.mode=asserted",
+            f"opa.binary={OPA}",
+            "log.access=false",
+            "lifecycle.probe_interval_seconds=0.1",
+        ]
         self.start("sidecar", "serve", *(word for flag in flags for word in ("--set", flag)))
         wait_until(lambda: self.decide() is not None, 30)
 
@@ -220,9 +225,7 @@ class Kills(RuleBasedStateMachine):
         for tenant in TENANTS:
             request = self.request()
             request.identity.tenant_id = tenant
-            question, _ = batch_question(
-                request, Asserted((), limits).establish(request.identity, {}).identity, limits
-            )
+            question, _ = batch_question(request, Asserted((), limits).establish(request.identity, {}).identity, limits)
             decided = self.opa.decider().decide_batch(question, "expected", time.monotonic() + 10)
             answers += [(DecisionCode.Value(f"DECISION_CODE_{d.code}"), d.rule_id) for d in decided]
         return answers
