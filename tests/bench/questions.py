@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from io import BytesIO
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from sidecar.identity.development import DevelopmentIssuer
+    from sidecar.model import Json
 
 TOOLS = 200
 POPULAR = ("lookup", "search", "update", "report-weekly", "create", "export", "delete", "admin-purge")
@@ -46,7 +48,7 @@ def mint(issuer: DevelopmentIssuer, tenant: int) -> str:
     return issuer.mint(tenant_name(tenant), _USER, _AGENT, scopes=_SCOPES, roles=_ROLES)
 
 
-def authorize(tool: str, **arguments: translate.Json) -> pb.AuthorizeRequest:
+def authorize(tool: str, **arguments: Json) -> pb.AuthorizeRequest:
     """Ask for one call of a tool; ``arguments`` override those that calls have."""
     return pb.AuthorizeRequest(
         resource={"type": "TOOL", "id": tool}, arguments=_ARGUMENTS | arguments, accepted_obligations=ACCEPTS
@@ -66,9 +68,10 @@ def listing(tools: Sequence[str]) -> pb.FilterToolsRequest:
 
 def write_requests(path: Path, requests: Sequence[Message]) -> None:
     """Write requests, each after its length."""
-    with path.open("wb") as file:
-        for request in requests:
-            serialize_length_prefixed(request, file)
+    written = BytesIO()
+    for request in requests:
+        serialize_length_prefixed(request, written)
+    path.write_bytes(written.getvalue())
 
 
 def write_queries(path: Path, requests: Sequence[pb.AuthorizeRequest]) -> None:
