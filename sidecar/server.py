@@ -20,17 +20,13 @@ from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
 
 from sidecar import seal
-from sidecar.bundle_endpoint import BundleEndpoint
-from sidecar.credentials.exchange import open_exchange
-from sidecar.doors.admin import admin_application
-from sidecar.doors.authzen.application import AuthZen
-from sidecar.doors.credentials import CredentialServicer
 from sidecar.doors.grpc import AuthorizationServicer
-from sidecar.doors.grpc_calls import Admission, CountingPool, Reading
+from sidecar.doors.grpc_calls import Admission, CountingPool, Reading, Workers
 from sidecar.doors.health import SERVICE as HEALTH
 from sidecar.doors.health import Health
-from sidecar.doors.metrics import CallMetrics, StatusCollector
+from sidecar.doors.metrics import CacheCollector, CallMetrics, StatusCollector
 from sidecar.doors.status import StatusServicer
+from sidecar.engine.cache import DecisionCache
 from sidecar.engine.decide import Decider
 from sidecar.engine.freshness import Served, Waiting
 from sidecar.engine.intake import Intake
@@ -47,7 +43,6 @@ from sidecar.gen.tenantgate.v1 import (
     status_service_pb2,
     status_service_pb2_grpc,
 )
-from sidecar.http_server import HttpServer
 from sidecar.identity import Asserted
 from sidecar.identity.verified import Verified
 from sidecar.seal import public_keys
@@ -57,6 +52,8 @@ from sidecar.toolchain import bundle_file, bundle_service, find_opa, opa_config,
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from sidecar.bundle_endpoint import BundleEndpoint
+    from sidecar.http_server import HttpServer
     from sidecar.identity import IdentitySource
     from sidecar.seal import PublicKey
     from sidecar.settings import Settings
@@ -86,8 +83,11 @@ class Sidecar:
         self._opa: EmbeddedOpa | None = None
         self._client: OpaClient | None = None
         self._served: Served | None = None
+        self._cache: DecisionCache | None = None
+        self._active: list[str] = []
         self._monitor: Monitor | None = None
         self._callers: IdentitySource | None = None
+        self._workers: Workers | None = None
         self._server: grpc.Server | None = None
         self._status: StatusServicer | None = None
         self._metrics = CollectorRegistry()
@@ -110,7 +110,9 @@ class Sidecar:
         """Serve until SIGTERM or SIGINT, or until ``request_stop``."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.request_stop())
-        self._stopping.wait()
+        # A signal that the kernel gives to another thread, as it may after SIGCONT, does not wake this one.
+        while not self._stopping.wait(1.0):
+            pass
 
     @property
     def admin_url(self) -> str:
@@ -153,6 +155,8 @@ class Sidecar:
             if self._authzen is not None:
                 self._authzen.stop()
             ended.wait()
+        if self._workers is not None:
+            self._workers.close()
 
     def _stop_engine(self) -> None:
         if self._callers is not None:
@@ -199,12 +203,20 @@ class Sidecar:
         # One file that was named by hand is what is wanted, though it be older; and there will be no other.
         follows = settings.opa.bundle is None
         self._served = Served(Path(settings.state_dir) / "served.json") if follows else None
-        decider = Decider(self._client, settings.policy, settings.freshness.max_staleness_seconds, served=self._served)
+        if settings.cache.bytes:
+            self._cache = DecisionCache(settings.cache.bytes, settings.cache.revision_check_seconds)
+            self._metrics.register(CacheCollector(self._cache))
+        decider = Decider(
+            self._client,
+            settings.policy,
+            settings.freshness.max_staleness_seconds,
+            served=self._served,
+            cache=self._cache,
+            together=settings.opa.batch_items,
+        )
         if self._opa is not None:
             self._wait_for_opa(decider, self._opa, settings.opa.start_timeout_seconds)
-        self._monitor = Monitor(
-            decider.probe, settings.lifecycle.probe_interval_seconds, settings.opa.timeout_seconds, self._tell_health
-        )
+        self._monitor = Monitor(decider.probe, self._probe_interval, settings.opa.timeout_seconds, self._tell_health)
         if follows:
             decider.wait = Waiting(self._monitor.wait_for_as_of, settings.limits.waiting, decider.clock)
         self._monitor.start()
@@ -222,7 +234,12 @@ class Sidecar:
             opa=address,
         )
 
+    # What not every sidecar needs is imported where it is made: a start takes half a second of which imports are most.
+
     def _open_admin(self, address: str) -> HttpServer:
+        from sidecar.doors.admin import admin_application  # noqa: PLC0415
+        from sidecar.http_server import HttpServer  # noqa: PLC0415
+
         try:
             server = HttpServer(
                 admin_application(self._metrics, self._problem), *split_address(address), name="admin", connections=16
@@ -234,6 +251,9 @@ class Sidecar:
         return server
 
     def _open_authzen(self, address: str, decider: Decider, identities: IdentitySource) -> HttpServer:
+        from sidecar.doors.authzen.application import AuthZen  # noqa: PLC0415
+        from sidecar.http_server import HttpServer  # noqa: PLC0415
+
         door = AuthZen(decider, identities, self._settings, self._calls)
         try:
             server = HttpServer(
@@ -320,6 +340,8 @@ class Sidecar:
         return bundle_file(bundle)
 
     def _follow_source(self, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
+        from sidecar.bundle_endpoint import BundleEndpoint  # noqa: PLC0415
+
         settings = self._settings.bundles
         folder = Path(self._settings.state_dir) / "bundles"
         try:
@@ -352,7 +374,18 @@ class Sidecar:
         if self._monitor is not None:
             self._monitor.wake()
 
+    def _probe_interval(self) -> float:
+        """Tell how soon OPA is to be asked again: soon enough for what is remembered, as long as anybody asks for that."""
+        usual = self._settings.lifecycle.probe_interval_seconds
+        if self._cache is None or not self._cache.was_asked():
+            return usual
+        return min(usual, self._settings.cache.revision_check_seconds / 2)
+
     def _bundles_changed(self) -> None:
+        active = [state.active for state in self._intake.states] if self._intake is not None else []
+        if self._cache is not None and active != self._active:
+            self._cache.forget()
+        self._active = active
         if self._monitor is not None:
             self._monitor.wake()
             self._monitor.tell()
@@ -363,10 +396,10 @@ class Sidecar:
     def _make_server(self, decider: Decider, monitor: Monitor, identities: IdentitySource) -> grpc.Server:
         settings, limits = self._settings, self._settings.limits
         metrics = self._calls
-        workers = CountingPool(limits.threads, "calls")
+        workers = self._workers = Workers(limits.threads, "calls")
         watchers = CountingPool(limits.watchers, "watchers")
         server = grpc.server(
-            workers,
+            workers,  # type: ignore[arg-type]  # it needs to submit and no more
             interceptors=[
                 Admission({"": (workers, limits.in_flight), _WATCH: (watchers, limits.watchers)}, metrics),
                 Reading(),
@@ -384,10 +417,14 @@ class Sidecar:
             default_deadline=limits.default_deadline_seconds,
             access_log=settings.log.access,
             metrics=metrics,
+            headers=("authorization", *settings.identity.tenant_headers),
         )
         authorization_service_pb2_grpc.add_AuthorizationServiceServicer_to_server(servicer, server)
         names = [AUTHORIZATION, STATUS, HEALTH, reflection.SERVICE_NAME]
         if settings.credentials.role_arn is not None:
+            from sidecar.credentials.exchange import open_exchange  # noqa: PLC0415
+            from sidecar.doors.credentials import CredentialServicer  # noqa: PLC0415
+
             exchange = CredentialServicer(
                 open_exchange(decider, settings.credentials, limits.threads),
                 identities,

@@ -297,7 +297,30 @@ class Opa(_Section, frozen=True):
     timeout_seconds: Annotated[float, _about("Longest wait for an answer, seconds", gt=0)] = 1.0
     start_timeout_seconds: Annotated[float, _about("Longest wait for OPA at start, seconds", gt=0)] = 60.0
     connections: Annotated[int, _about("Connections kept open to OPA", ge=1)] = 32
+    batch_items: Annotated[
+        int,
+        _about(
+            "Most questions of different calls that go to OPA as one, when it is busy as they come; 1 for none", ge=1
+        ),
+    ] = 64
     max_answer_bytes: Annotated[int, _about("Largest answer taken from OPA, bytes", ge=1024)] = 16 * 1024 * 1024
+
+
+class Cache(_Section, frozen=True):
+    """What is remembered of OPA's decisions."""
+
+    bytes: Annotated[int, _about("Most memory for decisions that are remembered, bytes; 0 for none", ge=0)] = (
+        64 * 1024 * 1024
+    )
+    revision_check_seconds: Annotated[
+        float,
+        _about(
+            "How long, at the most, a decision is given after OPA has another revision, seconds; OPA is asked for its revision "
+            "twice as often",
+            ge=0.01,
+            le=60,
+        ),
+    ] = 0.2
 
 
 class Bundles(_Section, frozen=True):
@@ -385,6 +408,7 @@ class Settings(_Section, frozen=True):
     delegation: Delegation = Delegation()
     scopes: Scopes = Scopes()
     opa: Opa = Opa()
+    cache: Cache = Cache()
     bundles: Bundles = Bundles()
     freshness: Freshness = Freshness()
     credentials: CredentialSettings = CredentialSettings()

@@ -62,29 +62,30 @@ class Limits(Struct, frozen=True):
 
 def identity_from(message: pb.Identity, named_tenants: Sequence[str], limits: Limits) -> Identity:
     """Read who the request says is asking. ``named_tenants`` are those that the metadata names besides."""
-    _check_id("identity.tenant_id", message.tenant_id)
+    tenant_id = _check_id("identity.tenant_id", message.tenant_id)
     for tenant in named_tenants:
         _check_id("metadata x-tenant-id", tenant)
     subject = message.subject
     return Identity(
-        tenant=Tenant(message.tenant_id, tuple(named_tenants)),
-        principal=Principal(_optional_id("identity.principal.id", message.principal.id)),
-        subject=Subject(
-            id=_optional_id("identity.subject.id", subject.id),
-            roles=_names("identity.subject.roles", subject.roles, limits),
-            properties=_object("identity.subject.properties", subject, "properties", limits),
+        Tenant(tenant_id, tuple(named_tenants)),
+        Principal(_optional_id("identity.principal.id", message.principal.id)),
+        Subject(
+            _optional_id("identity.subject.id", subject.id),
+            _names("identity.subject.roles", subject.roles, limits),
+            _object("identity.subject.properties", subject, "properties", limits),
         ),
-        delegation=tuple(
-            Actor(
-                id=_check_id(f"identity.delegation[{i}].id", actor.id),
-                scopes=_names(f"identity.delegation[{i}].scopes", actor.scopes.values, limits)
-                if actor.HasField("scopes")
-                else UNSET,
-            )
-            for i, actor in enumerate(_bounded("identity.delegation", message.delegation, limits))
-        ),
-        scopes=_names("identity.scopes", message.scopes, limits),
+        _delegation(message.delegation, limits),
+        _names("identity.scopes", message.scopes, limits),
     )
+
+
+def _delegation(actors: Sequence[pb.Actor], limits: Limits) -> tuple[Actor, ...]:
+    chain: list[Actor] = []
+    for i, actor in enumerate(_bounded("identity.delegation", actors, limits)):
+        at = f"identity.delegation[{i}]"
+        declared = _names(f"{at}.scopes", actor.scopes.values, limits) if actor.HasField("scopes") else UNSET
+        chain.append(Actor(_check_id(f"{at}.id", actor.id), declared))
+    return tuple(chain)
 
 
 def authorize_question(message: service_pb.AuthorizeRequest, identity: Identity, limits: Limits) -> Question:
@@ -195,8 +196,7 @@ def _action(at: str, message: Any, limits: Limits) -> Action:
 
 
 def _check_id(field: str, text: str) -> str:
-    fault = id_fault(text)
-    if fault:
+    if fault := id_fault(text):
         raise InvalidRequestError(field, fault)
     return text
 
@@ -206,7 +206,12 @@ def _optional_id(field: str, text: str) -> str:
 
 
 def _names(field: str, values: Sequence[str], limits: Limits) -> tuple[str, ...]:
-    return tuple(_check_id(f"{field}[{i}]", value) for i, value in enumerate(_bounded(field, values, limits)))
+    names = tuple(_bounded(field, values, limits))
+    for i, name in enumerate(names):
+        if fault := id_fault(name):
+            at = f"{field}[{i}]"
+            raise InvalidRequestError(at, fault)
+    return names
 
 
 def _bounded(field: str, values: Sequence[_T], limits: Limits) -> Sequence[_T]:
@@ -353,14 +358,13 @@ def single_query(question: Question, decision_id: str, now: int, settings: msgsp
 def single_input(question: Question, now: int, settings: msgspec.Raw) -> bytes:
     """Write the input for the entrypoint ``authorize``, of which queries are then made."""
     (item,) = question.items
-    return _input(question, now, settings, item.resource, item.action, item.context, item.arguments)
+    return _input(question, now, settings, item)
 
 
 def search_query(question: Question, search: Search, decision_id: str, now: int, settings: msgspec.Raw) -> bytes:
     """Write the query for an entrypoint of ``search``. Of the item, what is searched for does not count."""
     (item,) = question.items
-    asked = (item.resource, item.action, item.context, item.arguments)
-    return query_of(_input(question, now, settings, *asked, search=search), decision_id)
+    return query_of(_input(question, now, settings, item, search=search), decision_id)
 
 
 def items_query(question: Question, decision_id: str, now: int, settings: msgspec.Raw) -> bytes:
@@ -384,10 +388,7 @@ def _input(  # noqa: PLR0917 - they are the fields of the input, in their order
     question: Question,
     now: int,
     settings: msgspec.Raw,
-    resource: Resource | UnsetType = UNSET,
-    action: Action | UnsetType = UNSET,
-    context: dict[str, Json] | UnsetType = UNSET,
-    arguments: dict[str, Json] | UnsetType = UNSET,
+    item: Item | None = None,
     *,
     items: tuple[Item, ...] | UnsetType = UNSET,
     search: Search | UnsetType = UNSET,
@@ -405,10 +406,10 @@ def _input(  # noqa: PLR0917 - they are the fields of the input, in their order
             now,
             settings,
             identity.may_act,
-            resource,
-            action,
-            context,
-            arguments,
+            UNSET if item is None else item.resource,
+            UNSET if item is None else item.action,
+            UNSET if item is None else item.context,
+            UNSET if item is None else item.arguments,
             items,
             search,
         )

@@ -6,21 +6,27 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from sidecar import translate
-from sidecar.doors.grpc_calls import Call, answering, decision_facts, error_reason, identity_facts, question_facts
+from sidecar.doors.grpc_calls import Call, answering_again, decision_facts, error_reason, identity_facts, question_facts
+from sidecar.doors.replies import Replies, Reply, all_decided, decided, listed
+from sidecar.engine.cache import together
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as pb
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sidecar.doors.metrics import CallMetrics
     from sidecar.engine.decide import Decider
     from sidecar.errors import InvalidRequestError
-    from sidecar.identity import IdentitySource
-    from sidecar.model import Identity
+    from sidecar.identity import Caller, IdentitySource
     from sidecar.translate import Limits
 
 
 class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
-    """Answers ``tenantgate.v1.AuthorizationService``. ``default_deadline`` is in seconds."""
+    """Answers ``tenantgate.v1.AuthorizationService``.
+
+    ``default_deadline`` is in seconds; ``headers`` are the metadata keys that answers may depend on.
+    """
 
     def __init__(
         self,
@@ -31,6 +37,7 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         default_deadline: float,
         access_log: bool,
         metrics: CallMetrics,
+        headers: Iterable[str],
     ) -> None:
         self._decider = decider
         self._identities = identities
@@ -38,79 +45,78 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         self.default_deadline = default_deadline
         self.access_log = access_log
         self.metrics = metrics
+        self.replies = Replies(decider, headers)
 
-    @answering
-    def Authorize(self, request: pb.AuthorizeRequest, call: Call) -> pb.AuthorizeResponse:  # noqa: N802 - gRPC's name
+    @answering_again
+    def Authorize(self, request: pb.AuthorizeRequest, call: Call) -> Reply:  # noqa: N802 - gRPC's name
         """Decide one question."""
-        identity = self._identify(request, call)
+        caller = self._identify(request, call)
+        identity = caller.identity
         question = translate.authorize_question(request, identity, self._limits)
-        decision = self._decider.decide(question, call.decision_id, call.deadline)
-        call.facts |= question_facts(question) | decision_facts(decision)
-        call.decisions = (decision,)
-        response = pb.AuthorizeResponse()
-        translate.write_decision(response.decision, decision, call.decision_id, self._decider.clock())
-        response.decision.tenant_id = identity.tenant.id
-        return response
+        held = self._decider.decide_held(question, call.decision_id, call.deadline)
+        decision = held.answer
+        facts = {}
+        if self.access_log:
+            facts = identity_facts(identity) | question_facts(question) | decision_facts(decision)
+        write, size = decided(held, identity.tenant.id)
+        return Reply(write, size, decision.as_of, held.lease, caller.lasts, facts, (decision,))
 
-    @answering
-    def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, call: Call) -> pb.BatchAuthorizeResponse:  # noqa: N802
+    @answering_again
+    def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, call: Call) -> Reply:  # noqa: N802
         """Decide many questions that share the identity."""
-        identity = self._identify(request, call)
+        caller = self._identify(request, call)
+        identity = caller.identity
         question, faults = translate.batch_question(request, identity, self._limits)
-        call.decisions = self._decider.decide_batch(question, call.decision_id, call.deadline) if question.items else ()
-        call.failures = [error_reason(fault) for fault in faults if fault is not None]
-        decisions = iter(call.decisions)
-        now = self._decider.clock()
-        response = pb.BatchAuthorizeResponse()
-        effects: Counter[str] = Counter()
-        for number, fault in enumerate(faults):
-            result = response.results.add()
-            if fault is not None:
-                _write_error(result.error, fault)
-                effects["error"] += 1
-            else:
-                decision = next(decisions)
-                translate.write_decision(result.decision, decision, f"{call.decision_id}.{number}", now)
-                result.decision.tenant_id = identity.tenant.id
-                effects[decision.effect] += 1
-        call.facts |= {"items": len(faults), "effects": dict(effects)}
-        return response
+        held = self._decider.decide_batch_held(question, call.decision_id, call.deadline) if question.items else ()
+        decisions = [one.answer for one in held]
+        failures = [error_reason(fault) for fault in faults if fault is not None]
+        effects: Counter[str] = Counter([decision.effect for decision in decisions] + ["error"] * len(failures))
+        facts = identity_facts(identity) | {"items": len(faults), "effects": dict(effects)}
+        good = iter(held)
+        outcomes = [next(good) if fault is None else _item_error(fault) for fault in faults]
+        write, size = all_decided(outcomes, identity.tenant.id)
+        as_of = decisions[0].as_of if decisions else 0
+        lease = together(one.lease for one in held)
+        return Reply(write, size, as_of, lease, caller.lasts, facts, decisions, failures, len(decisions))
 
-    @answering
-    def FilterTools(self, request: pb.FilterToolsRequest, call: Call) -> pb.FilterToolsResponse:  # noqa: N802
+    @answering_again
+    def FilterTools(self, request: pb.FilterToolsRequest, call: Call) -> Reply:  # noqa: N802
         """Say which tools of a list may be called at all."""
-        identity = self._identify(request, call)
+        caller = self._identify(request, call)
+        identity = caller.identity
         question, faults = translate.tools_question(request, identity, self._limits)
-        response = pb.FilterToolsResponse(decision_id=call.decision_id, tenant_id=identity.tenant.id)
-        listing = self._decider.filter_tools(question, call.decision_id, call.deadline) if question.items else None
-        answers = iter(listing.tools if listing else ())
+        response = pb.FilterToolsResponse(tenant_id=identity.tenant.id)
+        held = self._decider.filter_tools_held(question, call.decision_id, call.deadline) if question.items else None
+        answers = iter(held.answer.tools if held else ())
         states: Counter[str] = Counter()
-        call.failures = [error_reason(fault) for fault in faults if fault is not None]
+        failures = [error_reason(fault) for fault in faults if fault is not None]
         for tool, fault in zip(request.tools, faults, strict=True):
             entry = response.tools.add()
             if fault is not None:
                 entry.id = tool.id
-                _write_error(entry.error, fault)
+                entry.error.CopyFrom(_item_error(fault))
                 states["error"] += 1
             else:
                 answer = next(answers)
                 translate.write_tool(entry, tool.id, answer)
                 states[answer.state] += 1
-        if listing:
-            translate.write_revision(response, listing.revision, listing.as_of, self._decider.clock())
-            call.facts["revision"] = listing.revision
-        call.facts |= {"tools": len(faults), "states": dict(states)}
-        return response
+        facts = identity_facts(identity) | {"tools": len(faults), "states": dict(states)}
+        as_of = 0
+        if held:
+            as_of = held.answer.as_of
+            response.revision = facts["revision"] = held.answer.revision
+            response.as_of.FromMicroseconds(as_of)
+        write, size = listed(response)
+        return Reply(write, size, as_of, held.lease if held else None, caller.lasts, facts, failures=failures)
 
     def _identify(
         self, request: pb.AuthorizeRequest | pb.BatchAuthorizeRequest | pb.FilterToolsRequest, call: Call
-    ) -> Identity:
-        identity = self._identities.establish(request.identity, call.metadata).identity
-        call.facts |= identity_facts(identity)
-        return identity
+    ) -> Caller:
+        caller = self._identities.establish(request.identity, call.metadata)
+        if self.access_log:
+            call.facts |= identity_facts(caller.identity)
+        return caller
 
 
-def _write_error(into: pb.ItemError, fault: InvalidRequestError) -> None:
-    into.reason = error_reason(fault)
-    into.message = str(fault)
-    into.field = fault.field
+def _item_error(fault: InvalidRequestError) -> pb.ItemError:
+    return pb.ItemError(reason=error_reason(fault), message=str(fault), field=fault.field)

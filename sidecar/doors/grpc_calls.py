@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import grpc
@@ -17,13 +19,15 @@ from grpc_status import rpc_status
 from msgspec import Struct
 
 from sidecar import errors
+from sidecar.doors.replies import written
 from sidecar.engine.decide import new_decision_id
 from sidecar.model import Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from sidecar.doors.metrics import CallMetrics
+    from sidecar.doors.replies import Replies, Reply
     from sidecar.model import Identity, Question
 
 log = structlog.get_logger("access")
@@ -107,11 +111,20 @@ Refuse: TypeAlias = "Callable[[Any, Any, Call, Exception, ErrorRow], Any]"
 def answering(
     method: Callable[[_Servicer, _Request, Call], _Response],
 ) -> Callable[[_Servicer, _Request, grpc.ServicerContext], _Response]:
-    """Turn a method that takes a ``Call`` into one that gRPC can call.
+    """Turn a method that takes a ``Call`` into one that gRPC can call, by way of ``Reading``.
 
     The servicer needs the attributes ``default_deadline`` (seconds), ``access_log`` and ``metrics``.
     """
-    answer: Callable[[_Servicer, _Request, grpc.ServicerContext], _Response] = _answering(method, None)
+    answer: Callable[[_Servicer, _Request, grpc.ServicerContext], _Response] = _answering(method)
+    return answer
+
+
+def answering_again(method: Callable[[Any, Any, Call], Reply]) -> Callable[[Any, Any, grpc.ServicerContext], Any]:
+    """Do as ``answering`` does, and give a reply again to who asks in the same bytes, for as long as it may be given.
+
+    The servicer needs the attribute ``replies`` besides.
+    """
+    answer: Callable[[Any, Any, grpc.ServicerContext], Any] = _answering(method, again=True)
     return answer
 
 
@@ -120,22 +133,37 @@ def answering_in_kind(refuse: Refuse) -> Callable[[Any], Callable[[Any, Any, grp
     return functools.partial(_answering, refuse=refuse)
 
 
-def _answering(method: Any, refuse: Refuse | None) -> Any:
+def _answering(method: Any, refuse: Refuse | None = None, *, again: bool = False) -> Any:
     name = method.__name__
 
     @functools.wraps(method)
-    def answer(servicer: Any, request: Any, context: grpc.ServicerContext) -> Any:
+    def answer(servicer: Any, request: bytes, context: grpc.ServicerContext, *, read: Any, write: Any) -> Any:
         began = time.perf_counter()
-        call = _call(context, servicer.default_deadline)
+        call = Call(new_decision_id(), {}, 0.0, {})
         context.set_trailing_metadata(((DECISION_ID_KEY, call.decision_id),))
-        row = None
+        row, message = None, _UNREADABLE
         try:
-            _check_readable(request)
-            return method(servicer, request, call)
+            metadata = context.invocation_metadata()
+            if servicer.access_log:
+                call.facts = _request_id(metadata)
+            if not again:
+                _fill(call, metadata, context, servicer.default_deadline)
+                message = _read(read, request)
+                return write(method(servicer, message, call))
+            replies: Replies = servicer.replies
+            key = replies.key(name, request, metadata)
+            found = replies.find(key)
+            if found is None:
+                _fill(call, metadata, context, servicer.default_deadline)
+                found = replies.keep(key, method(servicer, _read(read, request), call))
+            reply, now = found
+            call.facts |= reply.facts
+            call.decisions, call.failures = reply.decisions, reply.failures
+            return written(reply, now, call.decision_id)
         except Exception as fault:  # noqa: BLE001 - each has its row, and the log says what it was
             row = error_row(fault, call.decision_id)
             if refuse is not None:
-                return refuse(servicer, request, call, fault, row)
+                return write(refuse(servicer, message, call, fault, row))
             abort(context, fault, row, call.decision_id)
         finally:
             finish(name, time.perf_counter() - began, call, row, metrics=servicer.metrics, log_it=servicer.access_log)
@@ -148,7 +176,10 @@ def finish(
     method: str, seconds: float, call: Call, row: ErrorRow | None, *, metrics: CallMetrics, log_it: bool
 ) -> None:
     """Count a call that has ended, with an error if there is a row, and tell it to the access log."""
-    _count(metrics, method, seconds, call, row)
+    if row is None:
+        metrics.ended(method, seconds, call.decisions, call.failures)
+    else:
+        metrics.ended(method, seconds, (), (row.reason,))
     if log_it:
         log.info(
             "call",
@@ -169,16 +200,6 @@ def error_row(fault: Exception, decision_id: str) -> ErrorRow:
     if row.sentence:
         log.warning("no_decision", decision_id=decision_id, reason=row.reason, cause=str(fault))
     return row
-
-
-def _count(metrics: CallMetrics, method: str, seconds: float, call: Call, row: ErrorRow | None) -> None:
-    metrics.took(method, seconds)
-    if row is not None:
-        metrics.failed(method, row.reason)
-        return
-    metrics.decided(method, call.decisions)
-    for reason in call.failures:
-        metrics.failed(method, reason)
 
 
 def identity_facts(identity: Identity) -> dict[str, str]:
@@ -231,71 +252,113 @@ class _Status(NamedTuple):  # what grpc.Status stands for
     trailing_metadata: tuple[tuple[str, str | bytes], ...]
 
 
-def _call(context: grpc.ServicerContext, default_deadline: float) -> Call:
+def _request_id(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, Any]:
+    for key, value in metadata:
+        if key == REQUEST_ID_KEY:
+            return {"request_id": value}
+    return {}
+
+
+def _fill(
+    call: Call, received: Iterable[tuple[str, str | bytes]], context: grpc.ServicerContext, default_deadline: float
+) -> None:
+    """Fill in what is only needed when an answer must be found."""
     metadata: dict[str, list[str]] = {}
-    for key, value in context.invocation_metadata():
+    for key, value in received:
         if isinstance(value, str):
             metadata.setdefault(key, []).append(value)
     left: float | None = context.time_remaining()
     # gRPC tells a call without a deadline by one in the far future
     if left is None or left > _LONGEST_DEADLINE:
         left = default_deadline
-    deadline = time.monotonic() + left
-    facts = {"request_id": metadata[REQUEST_ID_KEY][0]} if REQUEST_ID_KEY in metadata else {}
-    return Call(new_decision_id(), metadata, deadline, facts)
+    call.metadata, call.deadline = metadata, time.monotonic() + left
 
 
 _LONGEST_DEADLINE = 365 * 86400.0
 
 _UNREADABLE = object()
-"""Stands in for a request whose bytes are no message: gRPC itself would answer INTERNAL, without a reason."""
+"""Stands in for a request whose bytes are no message, or have not been read."""
 
 
-def _check_readable(request: object) -> None:
-    if request is _UNREADABLE:
+def _read(read: Any, request: bytes) -> Any:
+    """Read a request. Raises ``InvalidRequestError``: gRPC itself would answer INTERNAL, without a reason."""
+    try:
+        return read(request)
+    except DecodeError as fault:
         field = "request"
-        raise errors.InvalidRequestError(field, "is not a message of the documented type")
+        raise errors.InvalidRequestError(field, "is not a message of the documented type") from fault
 
 
 class Reading(grpc.ServerInterceptor):
-    """Hands bytes that are no message of the documented type on to ``answering``, so that they are the caller's error."""
-
-    def __init__(self) -> None:
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    """Hands requests on to ``answering`` as bytes, and with them how they are read and how responses are written."""
 
     def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
-        """Replace the deserializer of the methods that ``answering`` answers."""
-        method = handler_call_details.method
-        if method in self._handlers:
-            return self._handlers[method]
+        """Replace the handlers of the methods that ``answering`` answers."""
         handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None or not method.startswith(_READ):
+        if handler is None or handler.unary_unary is None or not handler_call_details.method.startswith(_READ):
             return handler
-        reading = grpc.unary_unary_rpc_method_handler(
-            handler.unary_unary,
-            functools.partial(_read_or_mark, handler.request_deserializer),
-            handler.response_serializer,
+        answer: Callable[..., Any] = handler.unary_unary
+        return grpc.unary_unary_rpc_method_handler(
+            functools.partial(answer, read=handler.request_deserializer, write=handler.response_serializer)
         )
-        self._handlers[method] = reading
-        return reading
 
 
 _READ = ("/tenantgate.", "/envoy.service.auth.")
 
 
-def _read_or_mark(read: Any, body: bytes) -> Any:
-    try:
-        return read(body)
-    except DecodeError:
-        return _UNREADABLE
+class Workers:
+    """Threads that work on calls, and know how many they have been given and have not finished: what gRPC needs of a pool.
+
+    Those of the standard library keep, for each piece of work, what comes of it and who waits for that, which costs more than to
+    hand it over. Nobody waits: gRPC would only count how many are under way, for a limit of its own that is not set.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._unfinished: deque[None] = deque()  # to add one and to take one away are indivisible
+        self._queue: SimpleQueue[tuple[Callable[..., Any], tuple[Any, ...]] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}_{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def unfinished(self) -> int:
+        """How much they have been given and have not finished."""
+        return len(self._unfinished)
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Workers:
+        """Give work to the threads. Give back what takes no notice of who waits for it."""
+        self._unfinished.append(None)
+        self._queue.put((work, arguments))
+        return self
+
+    def add_done_callback(self, call: Callable[..., Any]) -> None:
+        """Take no notice."""
+
+    def close(self) -> None:
+        """Let the threads end when they have done all that they were given."""
+        for _ in self._threads:
+            self._queue.put(None)
+
+    def _run(self) -> None:
+        while (given := self._queue.get()) is not None:
+            work, arguments = given
+            try:
+                work(*arguments)
+            except BaseException:
+                log.exception("work")
+            self._unfinished.pop()
+            # a thread that waits keeps nothing of the last call
+            del given, work, arguments
 
 
 class CountingPool(ThreadPoolExecutor):
-    """Threads that know how much they have been given and have not finished yet."""
+    """A pool of the standard library that knows the same: gRPC takes no other for single methods."""
 
     def __init__(self, threads: int, name: str) -> None:
         super().__init__(threads, thread_name_prefix=name)
@@ -317,10 +380,11 @@ class CountingPool(ThreadPoolExecutor):
 class Admission(grpc.ServerInterceptor):
     """Refuses calls at their arrival when a pool has as many as it may: at once, and with the reason, instead of in a queue."""
 
-    def __init__(self, pools: Mapping[str, tuple[CountingPool, int]], metrics: CallMetrics) -> None:
+    def __init__(self, pools: Mapping[str, tuple[Workers | CountingPool, int]], metrics: CallMetrics) -> None:
         self._pools = pools
         self._metrics = metrics
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="refusals")
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def intercept_service(
         self,
@@ -328,11 +392,16 @@ class Admission(grpc.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Let a call through or refuse it."""
-        handler = continuation(handler_call_details)
         method = handler_call_details.method
+        handler = self._handlers.get(method)
+        if handler is None:
+            handler = continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[method] = handler
         pool, most = self._pools.get(method, self._pools[""])
         # A sidecar with much to do is well: a health check that it refused would have it restarted.
-        if handler is None or pool.unfinished < most or method.startswith("/grpc.health."):
+        if pool.unfinished < most or method.startswith("/grpc.health."):
             return handler
         return grpc.unary_unary_rpc_method_handler(self._refusal(method.rpartition("/")[2], most))
 

@@ -5,11 +5,13 @@ Names and units are Prometheus's (https://prometheus.io/docs/practices/naming/):
 
 from __future__ import annotations
 
-import functools
+import math
+import threading
+from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Histogram, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from sidecar.engine.intake import REASONS
@@ -19,54 +21,86 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry, Metric
 
+    from sidecar.engine.cache import DecisionCache
     from sidecar.gen.tenantgate.v1.status_service_pb2 import BundleStatus, Status
     from sidecar.model import Decision
 
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-# One more series for each counter, and nothing that anyone asks for.
-disable_created_metrics()  # type: ignore[no-untyped-call]  # it has no types
 
-
-class CallMetrics:
-    """Counts calls. The children of each metric are looked up once: to find them costs more than to count."""
+class CallMetrics(Collector):
+    """Counts calls. It is done here, under one lock for all that a call adds, as it is done for every call."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        decisions = Counter(
-            "tenantgate_decisions_total",
-            "Decisions, those of a batch one by one.",
-            ["effect", "code", "method"],
-            registry=registry,
-        )
-        failures = Counter(
-            "tenantgate_errors_total",
-            "Calls, and items of a batch or a list, that ended without a decision.",
-            ["reason", "method"],
-            registry=registry,
-        )
-        seconds = Histogram(
-            "tenantgate_call_seconds",
-            "Time from the arrival of a call to its end.",
-            ["method"],
-            buckets=_BUCKETS,
-            registry=registry,
-        )
-        self._decisions = functools.cache(decisions.labels)
-        self._failures = functools.cache(failures.labels)
-        self._seconds = functools.cache(seconds.labels)
+        self._lock = threading.Lock()
+        self._decisions: dict[tuple[str, str, str], int] = {}
+        self._failures: dict[tuple[str, str], int] = {}
+        self._counts: dict[str, list[int]] = {}
+        self._seconds: dict[str, float] = {}
+        registry.register(self)
 
-    def took(self, method: str, seconds: float) -> None:
-        """Count a call that has ended."""
-        self._seconds(method).observe(seconds)
-
-    def decided(self, method: str, decisions: Iterable[Decision]) -> None:
-        """Count decisions."""
-        for decision in decisions:
-            self._decisions(decision.effect, decision.code, method).inc()
+    def ended(self, method: str, seconds: float, decisions: Iterable[Decision], failures: Iterable[str]) -> None:
+        """Count a call that has ended, its decisions, and by their stable reasons the errors in place of decisions."""
+        with self._lock:
+            counts = self._counts.get(method)
+            if counts is None:
+                counts = self._counts[method] = [0] * (len(_BUCKETS) + 1)
+            counts[bisect_left(_BUCKETS, seconds)] += 1
+            self._seconds[method] = self._seconds.get(method, 0.0) + seconds
+            for decision in decisions:
+                labels = (decision.effect, decision.code, method)
+                self._decisions[labels] = self._decisions.get(labels, 0) + 1
+            for reason in failures:
+                self._fail(method, reason)
 
     def failed(self, method: str, reason: str) -> None:
         """Count an error by its stable reason."""
-        self._failures(reason, method).inc()
+        with self._lock:
+            self._fail(method, reason)
+
+    def _fail(self, method: str, reason: str) -> None:
+        self._failures[reason, method] = self._failures.get((reason, method), 0) + 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all counts, of one moment."""
+        decisions = CounterMetricFamily(
+            "tenantgate_decisions", "Decisions, those of a batch one by one.", labels=["effect", "code", "method"]
+        )
+        failures = CounterMetricFamily(
+            "tenantgate_errors",
+            "Calls, and items of a batch or a list, that ended without a decision.",
+            labels=["reason", "method"],
+        )
+        times = HistogramMetricFamily(
+            "tenantgate_call_seconds", "Time from the arrival of a call to its end.", labels=["method"]
+        )
+        with self._lock:
+            for labels, count in self._decisions.items():
+                decisions.add_metric(labels, count)
+            for reason, count in self._failures.items():
+                failures.add_metric(reason, count)
+            for method, counts in self._counts.items():
+                below = zip((*_BUCKETS, math.inf), accumulate(counts), strict=True)
+                buckets = [("+Inf" if bound == math.inf else str(bound), float(count)) for bound, count in below]
+                times.add_metric([method], buckets, self._seconds[method])
+        yield from (decisions, failures, times)
+
+
+class CacheCollector(Collector):
+    """Tells what is made of remembered decisions."""
+
+    def __init__(self, cache: DecisionCache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[Metric]:
+        """Give all metrics."""
+        cache = self._cache
+        yield CounterMetricFamily("tenantgate_cache_hits", "Decisions given without OPA.", value=cache.hits)
+        yield CounterMetricFamily("tenantgate_cache_misses", "Decisions that OPA was asked for.", value=cache.misses)
+        yield CounterMetricFamily(
+            "tenantgate_cache_evictions", "Entries that had to make room for others.", value=cache.evictions
+        )
+        yield GaugeMetricFamily("tenantgate_cache_bytes", "Memory for what is remembered.", value=cache.bytes)
 
 
 class StatusCollector(Collector):

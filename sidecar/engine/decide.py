@@ -1,18 +1,21 @@
 """The one decision path: every front door ends here.
 
 OPA decides. What is added is what OPA cannot know: whether its answer is an answer at all, how old the registry behind it is,
-and what a caller demands of that.
+and what a caller demands of that. What it has decided before is given again by the rules of ``cache``, and passes the same
+checks as what it decides now.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-import msgspec
 import uuid_utils
+from msgspec.structs import replace
 
 from sidecar import translate
+from sidecar.engine.answers import Answers, Asking
+from sidecar.engine.cache import Held, Lease, may_be_given
 from sidecar.errors import MalformedAnswerError, RevisionRolledBackError, RevisionTooOldError
 from sidecar.model import (
     Action,
@@ -31,29 +34,19 @@ from sidecar.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Sequence
 
+    from sidecar.engine.cache import DecisionCache
+    from sidecar.engine.coalesce import PolicyEngine
     from sidecar.engine.freshness import Served
     from sidecar.translate import PolicySettings
 
 MICROSECONDS = translate.MICROSECONDS
 
-AUTHORIZE = "tenantgate/authorize/decision"
-BATCH = "tenantgate/batch/decisions"
-TOOLS = "tenantgate/tools/listing"
-SEARCH = "tenantgate/search/"
-
 PROBE = Question(
     Identity(Tenant(""), Principal("agent:probe")), (Item(Resource("TOOL", "agent:tool:probe"), Action()),)
 )
 """A question whose answer is known: no registry can hold a tenant without an id."""
-
-
-class PolicyEngine(Protocol):
-    """What answers queries: OPA, or a fake in tests."""
-
-    def query(self, entrypoint: str, body: bytes, deadline: float) -> tuple[int, bytes]:
-        """Answer the query ``body`` for the rule at ``entrypoint`` with an HTTP status and body."""
 
 
 def now_microseconds() -> int:
@@ -66,16 +59,23 @@ def new_decision_id() -> str:
     return str(uuid_utils.uuid7())
 
 
+class Remembered(Protocol):
+    """What a door gives again: so many ``answers`` at once, on a lease."""
+
+    @property
+    def lease(self) -> Lease | None:
+        """For how long it may be given, if it may."""
+
+    @property
+    def answers(self) -> int:
+        """How many they are."""
+
+    def lasts(self) -> bool:
+        """Tell whether all else is as it was then."""
+
+
 _Answer = TypeVar("_Answer")
-_Dated = TypeVar("_Dated", Decision, Listing, Found)
-
-
-def _itself(answer: _Dated) -> _Dated:
-    return answer
-
-
-def _oldest(decisions: tuple[Decision, ...]) -> Decision:
-    return min(decisions, key=lambda decision: decision.as_of)
+_Dated = Decision | Listing | Found
 
 
 class Decider:
@@ -83,8 +83,10 @@ class Decider:
 
     ``max_staleness`` is the age, in seconds, from which on every decision is POLICY_STALE; ``None`` sets no bound. A tenant may
     set a tighter one for itself in the registry. ``served`` remembers the newest registry that decisions were made under, before
-    which none is made any more; ``None`` sets no such bound. ``wait`` waits for a registry as of a moment, until a deadline, and
-    tells whether it is there; ``None`` where there will be no other. All deadlines are moments of ``time.monotonic()``.
+    which none is made any more; ``None`` sets no such bound. ``cache`` remembers what was decided; ``None`` has nothing
+    remembered. ``together`` is how many questions of different callers OPA is asked at once at the most. ``wait`` waits for a
+    registry as of a moment, until a deadline, and tells whether it is there; ``None`` where there will be no other. All deadlines
+    are moments of ``time.monotonic()``.
     """
 
     def __init__(
@@ -94,11 +96,14 @@ class Decider:
         max_staleness: float | None = None,
         clock: Callable[[], int] = now_microseconds,
         served: Served | None = None,
+        *,
+        cache: DecisionCache | None = None,
+        together: int = 64,
     ) -> None:
-        self._engine = engine
-        self._settings = translate.encode_settings(settings)
+        self._answers = Answers(engine, settings, cache=cache, together=together, max_staleness=max_staleness)
         self._max_staleness = max_staleness
         self._served = served
+        self._cache = cache
         self.wait: Callable[[int, float], bool] | None = None
         self.clock = clock
 
@@ -107,37 +112,50 @@ class Decider:
 
         Raises ``EngineError``, ``DeadlineExceededError`` or ``RevisionTooOldError`` when there is no decision.
         """
-
-        def ask(now: int) -> Decision:
-            body = translate.single_query(question, decision_id, now, self._settings)
-            return translate.decision_answer(*self._engine.query(AUTHORIZE, body, deadline))
-
-        decision, now = self._ask(question, deadline, ask, _itself)
-        return self._guard(decision, now)
+        return self.decide_held(question, decision_id, deadline).answer
 
     def decide_batch(self, question: Question, decision_id: str, deadline: float) -> tuple[Decision, ...]:
         """Decide a question about many items, in their order and all under one revision. Raises as ``decide``."""
-
-        def ask(now: int) -> tuple[Decision, ...]:
-            body = translate.items_query(question, decision_id, now, self._settings)
-            return translate.batch_answer(*self._engine.query(BATCH, body, deadline), len(question.items))
-
-        decisions, now = self._ask(question, deadline, ask, _oldest)
-        return tuple(self._guard(decision, now) for decision in decisions)
+        return tuple([held.answer for held in self.decide_batch_held(question, decision_id, deadline)])
 
     def filter_tools(self, question: Question, decision_id: str, deadline: float) -> Listing:
         """Say which tools may be called at all. Raises as ``decide``."""
+        return self.filter_tools_held(question, decision_id, deadline).answer
 
-        def ask(now: int) -> Listing:
-            body = translate.items_query(question, decision_id, now, self._settings)
-            return translate.tools_answer(*self._engine.query(TOOLS, body, deadline), len(question.items))
+    def decide_held(self, question: Question, decision_id: str, deadline: float) -> Held[Decision]:
+        """Do as ``decide`` does, and say for how long the decision holds."""
 
-        listing, now = self._ask(question, deadline, ask, _itself)
+        def ask(asking: Asking) -> tuple[Held[Decision], _Dated]:
+            held = self._answers.decide(question, asking)
+            return held, held.answer
+
+        held, now = self._ask(question, decision_id, deadline, ask)
+        return self._guard(held, now)
+
+    def decide_batch_held(self, question: Question, decision_id: str, deadline: float) -> tuple[Held[Decision], ...]:
+        """Do as ``decide_batch`` does, and say for how long each decision holds."""
+
+        def ask(asking: Asking) -> tuple[Sequence[Held[Decision]], _Dated]:
+            held = self._answers.decide_batch(question, asking)
+            return held, min([one.answer for one in held], key=lambda decision: decision.as_of)
+
+        held, now = self._ask(question, decision_id, deadline, ask)
+        return tuple([self._guard(one, now) for one in held])
+
+    def filter_tools_held(self, question: Question, decision_id: str, deadline: float) -> Held[Listing]:
+        """Do as ``filter_tools`` does, and say for how long the listing holds."""
+
+        def ask(asking: Asking) -> tuple[Held[Listing], _Dated]:
+            held = self._answers.filter_tools(question, asking)
+            return held, held.answer
+
+        held, now = self._ask(question, decision_id, deadline, ask)
+        listing = held.answer
         stale = self._staleness(listing.as_of, listing.max_staleness_seconds, now)
         if stale is None:
-            return listing
+            return held
         denied = ToolAnswer(state="DENIED", code="POLICY_STALE", reason=stale)
-        return msgspec.structs.replace(listing, tools=(denied,) * len(listing.tools))
+        return Held(replace(listing, tools=(denied,) * len(listing.tools)))
 
     def search(
         self,
@@ -149,51 +167,72 @@ class Decider:
     ) -> Found:
         """Say for which of the subjects, resources or actions that the registry names it is an ALLOW. Raises as ``decide``."""
 
-        def ask(now: int) -> Found:
-            body = translate.search_query(question, search, decision_id, now, self._settings)
-            return translate.search_answer(*self._engine.query(SEARCH + kind, body, deadline))
+        def ask(asking: Asking) -> tuple[Found, _Dated]:
+            found = self._answers.search(kind, question, search, asking)
+            return found, found
 
-        found, now = self._ask(question, deadline, ask, _itself)
+        found, now = self._ask(question, decision_id, deadline, ask)
         if self._staleness(found.as_of, found.max_staleness_seconds, now) is None:
             return found
-        return msgspec.structs.replace(found, found=(), next="")
+        return replace(found, found=(), next="")
 
     def probe(self, deadline: float) -> Decision:
         """Ask the real question once more and check the answer that is known beforehand.
 
         Raises ``EngineError``, also when OPA decides what it must not: ``MalformedAnswerError``.
         """
-        body = translate.single_query(PROBE, "probe", self.clock(), self._settings)
         floor = self._floor()
-        decision = translate.decision_answer(*self._engine.query(AUTHORIZE, body, deadline))
+        decision = self._answers.probe(PROBE, Asking("probe", deadline, self.clock()))
         self._check_floor(decision.revision, decision.as_of, floor)
         if (decision.effect, decision.code) != ("DENY", "TENANT_UNKNOWN"):
             msg = f"OPA answers {decision.effect} {decision.code} about a tenant that does not exist"
             raise MalformedAnswerError(msg)
         return decision
 
-    def _guard(self, decision: Decision, now: int) -> Decision:
+    def recall(self, key: Hashable) -> tuple[Any, int] | None:
+        """Give what a door has had remembered under a key, if it may be given again now, and the moment of that."""
+        cache = self._cache
+        kept: Remembered | None = None if cache is None else cache.get(key)
+        if cache is None or kept is None:
+            return None
+        now = self.clock()
+        if not may_be_given(kept.lease, now, self._floor()) or not kept.lasts():
+            return None
+        cache.count(kept.answers, 0)
+        return kept, now
+
+    def remember(self, key: Hashable, kept: Remembered, size: int) -> None:
+        """Remember, for a door, what it may give again: so many bytes, and only for a key that comes a second time."""
+        if self._cache is not None and kept.lease is not None and self._cache.comes_again(key):
+            self._cache.put(kept.lease.epoch, key, kept, size)
+
+    def _guard(self, held: Held[Decision], now: int) -> Held[Decision]:
+        decision = held.answer
         stale = self._staleness(decision.as_of, decision.max_staleness_seconds, now)
         if stale is None:
-            return decision
+            return held
         explanation = decision.explanation
         if explanation is not None:
             findings = (Finding("POLICY_STALE", stale), *explanation.codes)
-            explanation = msgspec.structs.replace(explanation, codes=findings)
-        return Decision(
-            effect="DENY",
-            code="POLICY_STALE",
-            reason=stale,
-            revision=decision.revision,
-            as_of=decision.as_of,
-            depends_on=decision.depends_on,
-            explanation=explanation,
+            explanation = replace(explanation, codes=findings)
+        return Held(
+            Decision(
+                effect="DENY",
+                code="POLICY_STALE",
+                reason=stale,
+                revision=decision.revision,
+                as_of=decision.as_of,
+                depends_on=decision.depends_on,
+                explanation=explanation,
+            )
         )
 
     def _staleness(self, as_of: int, tenant_bound: float | None, now: int) -> str | None:
+        if self._max_staleness is None and tenant_bound is None:
+            return None
         bounds = [bound for bound in (self._max_staleness, tenant_bound) if bound is not None]
         age = (now - as_of) / MICROSECONDS
-        if not bounds or age <= min(bounds):
+        if age <= min(bounds):
             return None
         return f"the registry in force is {age:.0f} s old, {min(bounds):g} s are accepted"
 
@@ -205,11 +244,7 @@ class Decider:
         return 0 if self._served is None else self._served.as_of
 
     def _ask(
-        self,
-        question: Question,
-        deadline: float,
-        ask: Callable[[int], _Answer],
-        dated: Callable[[_Answer], Decision | Listing | Found],
+        self, question: Question, decision_id: str, deadline: float, ask: Callable[[Asking], tuple[_Answer, _Dated]]
     ) -> tuple[_Answer, int]:
         """Ask, and once more after a wait if the answer is from an older registry than the question wants.
 
@@ -218,8 +253,8 @@ class Decider:
         served = self._served
         for wait in (self.wait, None):
             now, floor = self.clock(), self._floor()
-            answer = ask(now)
-            revision, as_of = dated(answer).revision, dated(answer).as_of
+            answer, dated = ask(Asking(decision_id, deadline, now, max(floor, question.min_as_of)))
+            revision, as_of = dated.revision, dated.as_of
             self._check_floor(revision, as_of, floor)
             if as_of >= question.min_as_of:
                 if served is not None and as_of > served.as_of:

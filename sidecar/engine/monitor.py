@@ -32,7 +32,7 @@ class Readiness(Struct, frozen=True):
 
 
 class Monitor:
-    """Probes at an interval, and at once when ``wake`` is called.
+    """Probes at an interval, which ``interval`` gives in seconds, and at once when ``wake`` is called.
 
     ``probe`` takes a deadline and gives the decision on a question whose answer is known; ``on_change`` is called from the
     monitor's thread, with the readiness, whenever it is another than before.
@@ -41,7 +41,7 @@ class Monitor:
     def __init__(
         self,
         probe: Callable[[float], Decision],
-        interval: float,
+        interval: Callable[[], float],
         timeout: float,
         on_change: Callable[[Readiness], None],
     ) -> None:
@@ -110,7 +110,8 @@ class Monitor:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._wake.wait(min(self._interval, _WAITED_FOR_INTERVAL) if self._waiting else self._interval)
+            interval = self._interval()
+            self._wake.wait(min(interval, _WAITED_FOR_INTERVAL) if self._waiting else interval)
             self._wake.clear()
             if not self._stopping:
                 self._look()

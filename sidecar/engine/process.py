@@ -131,7 +131,7 @@ class EmbeddedOpa:
     def _spawn(self) -> subprocess.Popen[str]:
         command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(self._binary)]
         command += ["run", "--server", "--addr", f"unix://{self.socket}", "--config-file", str(self._config)]
-        command += ["--log-level", "info", "--log-format", "json", "--skip-version-check"]
+        command += ["--log-level", "error", "--log-format", "json", "--skip-version-check"]
         return subprocess.Popen(  # noqa: S603 - the binary is the one whose version was checked
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
@@ -183,6 +183,6 @@ def wait_until_ready(
                 msg = f"OPA does not come up: {fault}" + (f"\n{words}" if words else "")
                 raise StartError(msg) from fault
             time.sleep(pause)
-            pause = min(pause * 1.5, 0.1)
+            pause = min(pause * 1.5, 0.03)
         else:
             return

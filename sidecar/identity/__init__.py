@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
@@ -17,11 +18,23 @@ if TYPE_CHECKING:
     from sidecar.translate import Limits
 
 
+def _ends_at_once() -> bool:
+    return False
+
+
+def _for_good() -> bool:
+    return True
+
+
 class Caller(Struct, frozen=True):
-    """Who is asking, and the token that proves it, where one does."""
+    """Who is asking, and the token that proves it, where one does.
+
+    ``lasts`` tells whether the same would be established once more, now, from the same.
+    """
 
     identity: Identity
     token: VerifiedToken | None = None
+    lasts: Callable[[], bool] = _ends_at_once
 
 
 class IdentitySource(Protocol):
@@ -47,7 +60,7 @@ class Asserted:
     def establish(self, stated: IdentityMessage, metadata: Mapping[str, Sequence[str]]) -> Caller:
         """Establish who is asking. Raises ``InvalidRequestError``."""
         named = named_tenants(metadata, self._tenant_headers)
-        return Caller(translate.identity_from(stated, named, self._limits))
+        return Caller(translate.identity_from(stated, named, self._limits), lasts=_for_good)
 
     def close(self) -> None:
         """Do nothing: nothing goes on."""

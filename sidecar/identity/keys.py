@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import jwt
-import requests
 import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -35,6 +34,8 @@ from sidecar.settings import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import requests
 
     from sidecar.model import Json
     from sidecar.settings import IdentitySettings, Issuer
@@ -250,6 +251,8 @@ def _discover(issuer: str, ca_file: str | None, timeout: float) -> bytes:
 
 
 def _session(ca_file: str | None) -> requests.Session:
+    import requests  # noqa: PLC0415 - takes long, and keys in a file need none of it
+
     session = requests.Session()
     if ca_file is not None:
         session.verify = ca_file

@@ -74,7 +74,7 @@ class VerifiedToken(Struct, frozen=True):
         return [("id", self.id), ("issuer", self.issuer)]
 
 
-class _Checked(NamedTuple):
+class Checked(NamedTuple):
     """A token that was believed, for as long as it lasts and the keys of its issuer are those that it was checked with."""
 
     token: VerifiedToken
@@ -107,6 +107,10 @@ class TokenVerifier:
 
     def verify(self, text: str) -> VerifiedToken:
         """Check a token and read it. Raises ``UnauthenticatedError``, whatever the text is."""
+        return self.check(text).token
+
+    def check(self, text: str) -> Checked:
+        """Do as ``verify`` does, and say besides what it was checked with."""
         if not text:
             _refuse("TOKEN_MISSING", "there is no token; give one as `authorization: Bearer TOKEN`")
         if len(text) > self._settings.max_token_bytes:
@@ -115,13 +119,22 @@ class TokenVerifier:
             _refuse("TOKEN_MALFORMED", "the token has characters that no token has")
         digest = hashlib.sha256(text.encode()).digest()
         found = self._believed.get(digest)
-        if found is not None and found.keys.in_force is found.key_set and not self._is_past(found.token.expires_at):
-            return found.token
+        if found is not None and self.believes(found):
+            return found
         checked = self._check(text)
         self._believed.put(digest, checked)
-        return checked.token
+        return checked
 
-    def _check(self, text: str) -> _Checked:
+    def believes(self, checked: Checked) -> bool:
+        """Tell whether a token that was believed still is: it has not ended, and the keys of its issuer are the same.
+
+        None is where none are to be remembered.
+        """
+        if self._settings.token_cache_entries == 0 or self._is_past(checked.token.expires_at):
+            return False
+        return checked.keys.in_force is checked.key_set
+
+    def _check(self, text: str) -> Checked:
         header, claims = _read(text)
         _check_header(header)
         name = claims.get("iss")
@@ -149,7 +162,7 @@ class TokenVerifier:
                 "TOKEN_TENANT", "the issuer does not speak for that tenant; identity.issuers says for which it does"
             )
         token = VerifiedToken(text, issuer.issuer, _token_id(claims), identity, expires_at, claims)
-        return _Checked(token, keys, key_set)
+        return Checked(token, keys, key_set)
 
     def _check_times(self, claims: dict[str, Json]) -> float:
         """Check when the token is valid, and give its end."""
@@ -179,16 +192,16 @@ class _Believed:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._entries: OrderedDict[bytes, _Checked] = OrderedDict()
+        self._entries: OrderedDict[bytes, Checked] = OrderedDict()
 
-    def get(self, digest: bytes) -> _Checked | None:
+    def get(self, digest: bytes) -> Checked | None:
         with self._lock:
             found = self._entries.get(digest)
             if found is not None:
                 self._entries.move_to_end(digest)
             return found
 
-    def put(self, digest: bytes, checked: _Checked) -> None:
+    def put(self, digest: bytes, checked: Checked) -> None:
         with self._lock:
             self._entries[digest] = checked
             self._entries.move_to_end(digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from msgspec.structs import replace
@@ -36,11 +37,12 @@ class Verified:
 
     def establish(self, stated: IdentityMessage, metadata: Mapping[str, Sequence[str]]) -> Caller:
         """Establish who is asking. Raises ``InvalidRequestError`` or ``UnauthenticatedError``."""
-        token = self._verifier.verify(bearer_token(metadata))
+        checked = self._verifier.check(bearer_token(metadata))
+        token, lasts = checked.token, partial(self._verifier.believes, checked)
         proven = token.identity
         named = named_tenants(metadata, self._tenant_headers)
         if not named and not stated.ByteSize():  # most callers leave it to the token
-            return Caller(proven, token)
+            return Caller(proven, token, lasts)
         if stated.tenant_id:
             named = (stated.tenant_id, *named)
         # the tenant may be left out here, and the checks of all the rest are those of an identity that is asserted
@@ -50,7 +52,8 @@ class Verified:
         repeated = translate.identity_from(whole, named, self._limits)
         _compare(repeated, proven)
         subject = replace(proven.subject, properties=self._merge(repeated, token))
-        return Caller(replace(proven, tenant=Tenant(proven.tenant.id, named), subject=subject), token)
+        identity = replace(proven, tenant=Tenant(proven.tenant.id, named), subject=subject)
+        return Caller(identity, token, lasts)
 
     def close(self) -> None:
         """Stop following the keys of the issuers."""

@@ -31,7 +31,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(REPOSITORY))  # for the helpers of the tests
 
 from sidecar import translate  # noqa: E402
-from sidecar.engine.decide import AUTHORIZE, new_decision_id, now_microseconds  # noqa: E402
+from sidecar.engine.coalesce import AUTHORIZE  # noqa: E402
+from sidecar.engine.decide import new_decision_id, now_microseconds  # noqa: E402
 from sidecar.engine.opa import OpaClient  # noqa: E402
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as pb  # noqa: E402
 from sidecar.gen.tenantgate.v1 import decision_pb2  # noqa: E402

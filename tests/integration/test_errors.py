@@ -21,7 +21,7 @@ from sidecar.tenancy import NoDecisionError, NoTenantError, TenantMismatchError,
 from tests.support import wire
 from tests.support.fake_opa import DENY, FakeOpa, Query, after_probes, decided, fake_opa
 from tests.support.processes import REPOSITORY, running_sidecar, sidecar_settings, wait_until
-from tests.support.wire import DEADLINE, ORDER_LOOKUP
+from tests.support.wire import ADMIN_REFUND, DEADLINE, ORDER_LOOKUP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -319,7 +319,9 @@ class _Busy:
         self.channel = channel
         self.release = release
         stub = AuthorizationServiceStub(channel)
-        self.held = [stub.Authorize.future(wire.question(), timeout=DEADLINE) for _ in range(2)]
+        # of two that ask the same, OPA would see one
+        asked = [wire.question(ORDER_LOOKUP), wire.question(ADMIN_REFUND)]
+        self.held = [stub.Authorize.future(question, timeout=DEADLINE) for question in asked]
         wait_until(lambda: len(opa.queries) == 2)
 
 

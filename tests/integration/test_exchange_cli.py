@@ -280,7 +280,7 @@ def _serving(world: Exchanging, folder: Path, *flags: str) -> Iterator[list[str]
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        wait_until(lambda: any('"event": "serving"' in line for line in [*lines]), 30)
+        wait_until(lambda: any('"event":"serving"' in line for line in [*lines]), 30)
         with grpc.insecure_channel(f"unix:{folder / 'state' / 'tenantgate.sock'}") as world.channel:
             yield lines
     finally:
@@ -318,7 +318,7 @@ def test_no_log_holds_a_token_or_a_key(world: Exchanging, short_path: Path, meth
         ENVIRONMENT["AWS_SESSION_TOKEN"],
     ]
 
-    assert written.count('"method": "ExchangeToken"') == 5
-    assert '"event": "opa_decision"' in written
+    assert written.count('"method":"ExchangeToken"') == 5
+    assert '"event":"opa_decision"' in written
     assert credentials.session_name in written
     assert [secret for secret in secrets if secret in written] == []

@@ -237,7 +237,9 @@ def test_headers_that_are_no_text_are_read_as_something_else(doors: Doors) -> No
 
 def test_without_opa_everything_is_denied_as_unavailable(doors: Doors) -> None:
     door = doors.open(
-        "gone", doors.bundle, **{"identity.issuers": [doors.issuer.settings()], "identity.mode": "verified"}
+        "gone",
+        doors.bundle,
+        **{"identity.issuers": [doors.issuer.settings()], "identity.mode": "verified", "cache.bytes": 0},
     )
     assert outcome(door.ask_as_alice("/x", {}, extensions=TOOL)) == "goes on"
 

@@ -487,7 +487,7 @@ class _Served:
             self._lines.extend(lines)
 
     def wait_until_serving(self) -> None:
-        wait_until(lambda: self.has_written('"event": "serving"'), 30)
+        wait_until(lambda: self.has_written('"event":"serving"'), 30)
 
     def has_written(self, words: str) -> bool:
         return any(words in line for line in [*self._lines])
@@ -583,6 +583,7 @@ def _draining(folder: Path, calls: int) -> Iterator[tuple[_Served, list[Any], th
 
     with fake_opa(folder / "fake.sock", after_probes(when_released)) as opa:
         options = {"opa.address": opa.address, "opa.timeout_seconds": "60", "lifecycle.drain_seconds": "60"}
+        options |= {"cache.bytes": "0", "opa.batch_items": "1"}  # each call is a query
         flags = [word for name, value in options.items() for word in ("--set", f"{name}={value}")]
         try:
             with _served(folder, *flags) as served, _watching_health(served.channel) as seen:

@@ -50,7 +50,7 @@ def test_an_older_registry_than_was_served_gives_no_decision(
 ) -> None:
     opa, turn = dated
     turn(5)
-    with running_sidecar(_beside(opa, short_path)) as (_, channel):
+    with running_sidecar(_beside(opa, short_path, cache__bytes=0)) as (_, channel):
         assert wire.authorize(channel).effect == 1
         turn(4)
         stub: Any = AuthorizationServiceStub(channel)

@@ -30,6 +30,12 @@ mask contains path if {
 }
 
 mask contains path if {
+	some i, _ in input.input.questions
+	some part in ["arguments", "context", "subject/properties", "resource/properties", "action/properties"]
+	path := sprintf("/input/questions/%d/%s", [i, part])
+}
+
+mask contains path if {
 	is_array(input.result)
 	some i, _ in input.result
 	path := sprintf("/result/%d/explanation", [i])

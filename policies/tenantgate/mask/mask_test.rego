@@ -23,6 +23,11 @@ test_content_of_every_item_of_a_batch_is_removed if {
 	{"/input/items/0/arguments", "/input/items/1/context", "/result/1/explanation"} - paths == set()
 }
 
+test_content_of_every_coalesced_question_is_removed if {
+	paths := mask.mask with input as {"input": {"questions": [{}, {}]}, "result": [{}, null]}
+	{"/input/questions/0/arguments", "/input/questions/1/subject/properties", "/result/0/explanation"} - paths == set()
+}
+
 test_residuals_of_every_tool_are_removed if {
 	paths := mask.mask with input as {"input": {"items": [{}]}, "result": {"tools": [{}]}}
 	"/result/tools/0/residual" in paths

@@ -16,16 +16,36 @@ import data.tenantgate.rules
 
 # METADATA
 # description: |
-#   The answer for each tool, in the order of the tools, and the state of the registry that they were made under; undefined
-#   where one of the tools is malformed.
+#   The answer for each tool, in the order of the tools, the state of the registry that they were made under, and what they
+#   depend on, all together, as a decision says it; undefined where one of the tools is malformed.
 # entrypoint: true
-listing := object.union(registry.state, {"tools": answers}) if {
+listing := object.union_n([
+	registry.state,
+	{"tools": answers, "depends_on": (parts_read | parts_read_by_extensions)},
+	{"valid_until": min(turns) | turns != []},
+]) if {
 	identity.denials
-	answers := [_answer(item, rules.weigh(item)) |
+	looked_at := [[item, rules.weigh(item)] |
 		some item in input.items
 		item.action.name
 	]
-	count(answers) == count(input.items)
+	count(looked_at) == count(input.items)
+	answers := [_answer(item, weighed) | some [item, weighed] in looked_at]
+	parts_read := {part | some [_, weighed] in looked_at; some w in weighed; some part in w.rule.reads}
+	parts_read_by_extensions := {part |
+		some name in registry.meta.extensions
+		identity.looks_at_item
+		some [item, _] in looked_at
+		extensions.decidable(name, item)
+		some part in extensions.depends_on(name)
+	}
+	turns := [turn |
+		some [_, weighed] in looked_at
+		some w in weighed
+		some key in ["not_before", "not_after"]
+		turn := w.rule[key]
+		turn > input.time
+	]
 }
 
 _answer(item, weighed) := object.union({"state": "DENIED"}, row) if {

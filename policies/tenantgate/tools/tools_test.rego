@@ -167,9 +167,54 @@ test_what_a_listing_carries[tenant] if {
 	some tenant, bound in {"acme": {"max_staleness_seconds": 900}, "globex": {}}
 	listing := _listing(testing.registry, testing.request_about([], {"tenant": {"id": tenant}}))
 	listing == object.union(
-		{"revision": "20260102T030405Z-0123456789ab", "as_of": 1767323045000000, "tools": []},
+		{"revision": "20260102T030405Z-0123456789ab", "as_of": 1767323045000000, "tools": [], "depends_on": set()},
 		bound,
 	)
+}
+
+_another := testing.rule("other", "ALLOW", {})
+
+test_a_listing_depends_on_what_all_its_tools_depend_on[name] if {
+	on_context := {"reads": ["context"], "conditions": [_always]}
+	some name, [rules, custom, parts] in {
+		"on nothing": [[_allow], {}, set()],
+		"on what one rule reads": [[_rule("ALLOW", on_context), _another], {}, {"context"}],
+		"on what a rule reads that is narrowed out": [
+			[_rule("ALLOW", object.union(on_context, {"narrowing": ["actions"], "actions": ["read"]}))],
+			{},
+			{"context"},
+		],
+		"on what two rules read": [
+			[_rule("ALLOW", on_context), _rule("DENY", {"reads": ["arguments"], "conditions": [_on_amount]})],
+			{},
+			{"arguments", "context"},
+		],
+		"on what an extension reads": [[_allow], {"deny": set(), "depends_on": ["context"]}, {"context"}],
+		"not on what one reads that cannot be asked": [[_allow], {"deny": set(), "depends_on": ["arguments"]}, set()],
+	}
+	names := [extension | some extension in ["x"]; custom != {}]
+	compiled := object.union(testing.registry_of(rules), {"meta": {"extensions": names}})
+	listing := tools.listing with data.registry.base as compiled
+		with data.custom as {"x": custom}
+		with input as testing.request_about([testing.item_with({}), testing.item_with({})], {})
+	listing.depends_on == parts
+}
+
+test_a_listing_is_valid_until_time_may_change_one_of_its_tools[name] if {
+	some name, [rules, bounds] in {
+		"no time": [[_allow], []],
+		"a time past": [[_rule("ALLOW", {"narrowing": ["not_after"], "not_after": 1000})], []],
+		"an end": [[_rule("ALLOW", {"narrowing": ["not_after"], "not_after": 3000})], [3000]],
+		"the next of two": [
+			[
+				_rule("ALLOW", {"narrowing": ["not_after"], "not_after": 3000}),
+				_rule("DENY", {"narrowing": ["not_before"], "not_before": 2000}),
+			],
+			[2000],
+		],
+	}
+	listing := _listing(testing.registry_of(rules), testing.request_about([testing.item_with({})], {}))
+	[bound | bound := listing.valid_until] == bounds
 }
 
 test_no_listing[name] if {

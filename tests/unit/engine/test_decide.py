@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sidecar.engine.decide import AUTHORIZE, BATCH, TOOLS, Decider, new_decision_id
+from sidecar.engine.answers import BATCH, TOOLS
+from sidecar.engine.coalesce import AUTHORIZE
+from sidecar.engine.decide import Decider, new_decision_id
 from sidecar.errors import (
     EngineUnavailableError,
     EvaluationError,

@@ -1,0 +1,167 @@
+"""Responses as bytes that may be given again: only the decision id and the age of the registry are new every time.
+
+All the rest is written once. A message on the wire is one field after the other, in any order
+(https://protobuf.dev/programming-guides/encoding/#order), so that what is new goes behind what is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from google.protobuf.duration_pb2 import Duration
+from msgspec import Struct
+
+from sidecar import translate
+from sidecar.engine.cache import Lease
+from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as pb_service
+from sidecar.gen.tenantgate.v1 import decision_pb2 as pb
+from sidecar.model import Decision
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from google.protobuf.message import Message
+
+    from sidecar.engine.cache import Held
+    from sidecar.engine.decide import Decider
+
+_BYTES = 1200
+"""What a reply takes besides the bytes of the request and of the response."""
+
+
+Write: TypeAlias = Callable[[str, bytes], bytes]
+"""Puts a response together from the decision id and the age of the registry, which is a message already."""
+
+
+class Reply(Struct, frozen=True):
+    """A response, but for what is new every time.
+
+    ``size`` is about how many bytes it has. ``lasts`` tells whether who asks would be believed once more. ``facts``,
+    ``decisions`` and ``failures`` are those of a call.
+    """
+
+    write: Write
+    size: int
+    as_of: int
+    lease: Lease | None
+    lasts: Callable[[], bool]
+    facts: dict[str, Any]
+    decisions: Sequence[Decision] = ()
+    failures: Sequence[str] = ()
+    answers: int = 1
+
+
+class Replies:
+    """Remembers replies under the requests that they answer. ``headers`` are the metadata keys that answers may depend on."""
+
+    def __init__(self, decider: Decider, headers: Iterable[str]) -> None:
+        self._decider = decider
+        self._headers = frozenset(headers)
+
+    def key(self, method: str, request: bytes, metadata: Iterable[tuple[str, str | bytes]]) -> tuple[Hashable, ...]:
+        """Give the key of a request: all that its answer may depend on."""
+        headers = self._headers
+        return (method, request, *[entry for entry in metadata if entry[0] in headers])
+
+    def find(self, key: Hashable) -> tuple[Reply, int] | None:
+        """Give the reply to a request, if it may be given again now, and the moment of that."""
+        return self._decider.recall(key)
+
+    def keep(self, key: tuple[Any, ...], reply: Reply) -> tuple[Reply, int]:
+        """Remember the reply to a request, if it may be given again. Gives it back, and the moment."""
+        self._decider.remember(key, reply, _BYTES + reply.size + len(key[1]))
+        return reply, self._decider.clock()
+
+
+def written(reply: Reply, now: int, decision_id: str) -> bytes:
+    """Give the response to a call that ends now."""
+    seconds, rest = divmod(max(0, now - reply.as_of), translate.MICROSECONDS)
+    return reply.write(decision_id, Duration(seconds=seconds, nanos=rest * 1000).SerializeToString())
+
+
+# ── responses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def decided(held: Held[Decision], tenant_id: str) -> tuple[Write, int]:
+    """Say how an AuthorizeResponse is written, and how long it is without what is new."""
+    known = _known(held, tenant_id)
+
+    def write(decision_id: str, age: bytes) -> bytes:
+        return _field(_DECISION, known + _NEW % (len(decision_id), decision_id.encode(), len(age), age))
+
+    return write, len(known)
+
+
+def all_decided(outcomes: Iterable[Held[Decision] | pb_service.ItemError], tenant_id: str) -> tuple[Write, int]:
+    """Say how a BatchAuthorizeResponse is written: decisions, each with an id of its own, and errors."""
+    known = [
+        (b"", _field(_RESULTS, _field(_RESULT_ERROR, outcome.SerializeToString())))
+        if isinstance(outcome, pb_service.ItemError)
+        else (_known(outcome, tenant_id), b"")
+        for outcome in outcomes
+    ]
+
+    def write(decision_id: str, age: bytes) -> bytes:
+        whole_id = decision_id.encode()
+        results = [
+            error
+            or _field(
+                _RESULTS,
+                _field(
+                    _RESULT_DECISION,
+                    decision + _NEW % (len(item_id := b"%b.%d" % (whole_id, number)), item_id, len(age), age),
+                ),
+            )
+            for number, (decision, error) in enumerate(known)
+        ]
+        return b"".join(results)
+
+    return write, sum(len(decision) + len(error) for decision, error in known)
+
+
+def listed(response: pb_service.FilterToolsResponse) -> tuple[Write, int]:
+    """Say how a FilterToolsResponse is written, which has neither id nor age yet; without a revision it has no age."""
+    known, dated = response.SerializeToString(), bool(response.revision)
+
+    def write(decision_id: str, age: bytes) -> bytes:
+        return known + _field(_LISTING_ID, decision_id.encode()) + (_field(_LISTING_AGE, age) if dated else b"")
+
+    return write, len(known)
+
+
+def _known(held: Held[Decision], tenant_id: str) -> bytes:
+    """Give a decision without what is new. It is written once for all the responses that it is given in."""
+    if not held.wire:
+        message = pb.Decision(tenant_id=tenant_id)
+        translate.write_decision(message, held.answer, "", held.answer.as_of)
+        message.ClearField("age")
+        held.wire = message.SerializeToString()
+    return held.wire
+
+
+def _field(tag: bytes, content: bytes) -> bytes:
+    return tag + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    if number < 1 << 7:
+        return b"%c" % number
+    if number < 1 << 14:
+        return b"%c%c" % (number & 0x7F | 0x80, number >> 7)
+    return b"%c" % (number & 0x7F | 0x80) + _varint(number >> 7)
+
+
+def _tag(message: type[Message], name: str) -> bytes:
+    """Write the number of a field that is a text or a message."""
+    return _varint(message.DESCRIPTOR.fields_by_name[name].number << 3 | 2)
+
+
+_DECISION = _tag(pb_service.AuthorizeResponse, "decision")
+_RESULTS = _tag(pb_service.BatchAuthorizeResponse, "results")
+_RESULT_DECISION = _tag(pb_service.BatchAuthorizeResult, "decision")
+_RESULT_ERROR = _tag(pb_service.BatchAuthorizeResult, "error")
+_LISTING_ID = _tag(pb_service.FilterToolsResponse, "decision_id")
+_LISTING_AGE = _tag(pb_service.FilterToolsResponse, "age")
+_NEW = _tag(pb.Decision, "decision_id") + b"%c%b" + _tag(pb.Decision, "age") + b"%c%b"
+"""What is new in a decision: two fields that are shorter than 128 bytes."""

@@ -1,0 +1,221 @@
+"""From a question to OPA's answer: what is remembered by the rules of ``cache``, and OPA is asked for the rest."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from sidecar import translate
+from sidecar.engine.cache import ALWAYS, Held, Lease, may_be_given
+from sidecar.engine.coalesce import AUTHORIZE, Coalescer
+from sidecar.engine.keys import ALL_PARTS, key_of_item, key_of_tools, keys_of_items
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sidecar.engine.cache import DecisionCache, Epoch
+    from sidecar.engine.coalesce import PolicyEngine
+    from sidecar.engine.keys import Key
+    from sidecar.model import Decision, Found, Listing, Part, Question, Search
+    from sidecar.translate import PolicySettings
+
+BATCH = "tenantgate/batch/decisions"
+TOOLS = "tenantgate/tools/listing"
+SEARCH = "tenantgate/search/"
+
+_Answer = TypeVar("_Answer", "Decision", "Listing")
+_Heard = TypeVar("_Heard", "Decision", "Found")
+
+
+class Asking(Struct, frozen=True):
+    """On what terms a question is asked.
+
+    ``now`` is the moment of the question and ``oldest`` that of the oldest registry which a remembered answer may be from, in
+    microseconds since 1970; ``deadline`` is a moment of ``time.monotonic()``.
+    """
+
+    decision_id: str
+    deadline: float
+    now: int
+    oldest: int = 0
+
+
+class Answers:
+    """Answers questions. With a ``cache``, what was answered before is given again; ``together`` questions go to OPA as one.
+
+    ``max_staleness`` is the age of the registry, in seconds, from which on nothing is given again; ``None`` sets no bound. All
+    methods raise ``EngineError`` or ``DeadlineExceededError``.
+    """
+
+    def __init__(
+        self,
+        engine: PolicyEngine,
+        settings: PolicySettings,
+        *,
+        cache: DecisionCache | None,
+        together: int,
+        max_staleness: float | None,
+    ) -> None:
+        self._engine = engine
+        self._settings = translate.encode_settings(settings)
+        self._cache = cache
+        self._max_staleness = max_staleness
+        self._coalescer = Coalescer(engine, together)
+
+    def decide(self, question: Question, asking: Asking) -> Held[Decision]:
+        """Answer a question about one item."""
+
+        def ask() -> Decision:
+            asked = translate.single_input(question, asking.now, self._settings)
+            return self._coalescer.ask(asked, asking.decision_id, asking.deadline)
+
+        if self._cache is None:
+            return Held(ask())
+        return self._answer(self._cache, key_of_item(question), ask, asking)
+
+    def filter_tools(self, question: Question, asking: Asking) -> Held[Listing]:
+        """Say which tools may be called at all."""
+
+        def ask() -> Listing:
+            body = translate.items_query(question, asking.decision_id, asking.now, self._settings)
+            return translate.tools_answer(*self._engine.query(TOOLS, body, asking.deadline), len(question.items))
+
+        if self._cache is None:
+            return Held(ask())
+        return self._answer(self._cache, key_of_tools(question), ask, asking)
+
+    def decide_batch(self, question: Question, asking: Asking) -> Sequence[Held[Decision]]:
+        """Answer a question about many items, all under one revision."""
+
+        def ask(places: Sequence[int]) -> tuple[Decision, ...]:
+            some = replace(question, items=tuple([question.items[place] for place in places]))
+            body = translate.items_query(some, asking.decision_id, asking.now, self._settings)
+            return translate.batch_answer(*self._engine.query(BATCH, body, asking.deadline), len(places))
+
+        cache, every = self._cache, range(len(question.items))
+        if cache is None:
+            return [*map(Held, ask(every))]
+        epoch, began = cache.epoch, cache.clock()
+        keys = [*keys_of_items(question)]
+        found = [_recall(cache, key, asking)[0] for key in keys]
+        missing: Sequence[int] = [place for place in every if not _is_of(found[place], epoch)]
+        if missing:
+            decisions = ask(missing)
+            cache.heard(epoch, began, decisions[0].revision)
+            if len(missing) < len(found) and decisions[0].revision != epoch.revision:
+                # The others were remembered under another.
+                epoch, began, missing = cache.epoch, cache.clock(), every
+                decisions = ask(every)
+                cache.heard(epoch, began, decisions[0].revision)
+            for place, decision in zip(missing, decisions, strict=True):
+                found[place] = self._keep(cache, epoch, keys[place], decision, asking.now)
+        cache.count(len(found) - len(missing), len(missing))
+        return [held for held in found if held is not None]
+
+    def search(
+        self,
+        kind: Literal["subjects", "resources", "actions"],
+        question: Question,
+        search: Search,
+        asking: Asking,
+    ) -> Found:
+        """Search. What is found is not remembered."""
+        body = translate.search_query(question, search, asking.decision_id, asking.now, self._settings)
+        return self._hearing(lambda: translate.search_answer(*self._engine.query(SEARCH + kind, body, asking.deadline)))
+
+    def probe(self, question: Question, asking: Asking) -> Decision:
+        """Answer a question about one item in any case by asking OPA, and at once."""
+        body = translate.single_query(question, asking.decision_id, asking.now, self._settings)
+        return self._hearing(lambda: translate.decision_answer(*self._engine.query(AUTHORIZE, body, asking.deadline)))
+
+    def _hearing(self, ask: Callable[[], _Heard]) -> _Heard:
+        cache = self._cache
+        if cache is None:
+            return ask()
+        epoch, began = cache.epoch, cache.clock()
+        answer = ask()
+        cache.heard(epoch, began, answer.revision)
+        return answer
+
+    def _answer(
+        self,
+        cache: DecisionCache,
+        key: Key,
+        ask: Callable[[], _Answer],
+        asking: Asking,
+    ) -> Held[_Answer]:
+        """Give what is remembered, or what others are being answered who ask the same, or ask."""
+        epoch = cache.epoch
+        held, parts = _recall(cache, key, asking)
+        if held is not None:
+            cache.count(1, 0)
+            return held
+        # What it depends on may not be known yet; then those ask the same whose questions are the same in every part.
+        same = key.with_parts(ALL_PARTS if parts is None else parts)
+        flight, own = cache.board(epoch, same)
+        if not own:
+            held = flight.wait(asking.deadline - time.monotonic())
+            if held is not None and may_be_given(held.lease, asking.now, asking.oldest):
+                cache.count(1, 0)
+                return held
+        try:
+            began = cache.clock()
+            answer = ask()
+            cache.heard(epoch, began, answer.revision)
+            held = self._keep(cache, epoch, key, answer, asking.now)
+            if own:
+                flight.held = held
+        finally:
+            if own:
+                cache.land(epoch, same, flight)
+        cache.count(0, 1)
+        return held
+
+    def _keep(self, cache: DecisionCache, epoch: Epoch, key: Key, answer: _Answer, now: int) -> Held[_Answer]:
+        """Remember an answer to a question that was asked in an epoch, if it may be given again."""
+        parts: Sequence[Part] | None = answer.depends_on
+        until = min(ALWAYS if answer.valid_until is None else answer.valid_until, self._stale_from(answer))
+        if parts is None or "time" in parts or answer.revision != epoch.revision or until <= now:
+            return Held(answer)
+        held = Held(answer, Lease(epoch.number, answer.as_of, now, until))
+        whole = key.about
+        if parts:
+            cache.put(epoch.number, whole, parts, _size(whole))
+            whole = key.with_parts(parts)
+        cache.put(epoch.number, whole, held, _size(whole) + _TIMES_AS_JSON * len(_encoder.encode(answer)))
+        return held
+
+    def _stale_from(self, answer: Decision | Listing) -> int:
+        """Tell from when on the registry of an answer may be too old, to a microsecond."""
+        bounds = [bound for bound in (self._max_staleness, answer.max_staleness_seconds) if bound is not None]
+        return answer.as_of + int(min(bounds) * translate.MICROSECONDS) if bounds else ALWAYS
+
+
+def _recall(cache: DecisionCache, key: Key, asking: Asking) -> tuple[Held[Any] | None, Sequence[Part] | None]:
+    """Give what is remembered under a key, and which parts of the request it depends on, if that is known."""
+    found, parts = cache.get(key.about), ()
+    if found is None:
+        return None, None
+    if not isinstance(found, Held):
+        parts = found
+        found = cache.get(key.with_parts(parts))
+    if found is not None and not may_be_given(found.lease, asking.now, asking.oldest):
+        found = None
+    return found, parts
+
+
+def _is_of(held: Held[Any] | None, epoch: Epoch) -> bool:
+    return held is not None and held.lease is not None and held.lease.epoch == epoch.number
+
+
+def _size(key: tuple[Any, ...]) -> int:
+    return sum(map(len, key)) * 3 // 2  # what wrote them has kept some room
+
+
+_encoder = msgspec.json.Encoder()
+_TIMES_AS_JSON = 3
+"""How many times larger an answer is, with what a door keeps of it, than written as JSON."""
