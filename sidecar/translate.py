@@ -7,7 +7,7 @@ the bytes that OPA answers become decisions or a named error. Only the exact doc
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -88,11 +88,25 @@ def _delegation(actors: Sequence[pb.Actor], limits: Limits) -> tuple[Actor, ...]
     return tuple(chain)
 
 
-def authorize_question(message: service_pb.AuthorizeRequest, identity: Identity, limits: Limits) -> Question:
-    """Read an AuthorizeRequest."""
+Varying: TypeAlias = tuple[dict[str, Json], dict[str, Json]]
+"""The context and the arguments of a request."""
+
+
+def read_varying(message: service_pb.AuthorizeRequest, limits: Limits) -> Varying:
+    """Read the context and the arguments of an AuthorizeRequest."""
+    return _object("context", message, "context", limits), _object("arguments", message, "arguments", limits)
+
+
+def authorize_question(
+    message: service_pb.AuthorizeRequest, identity: Identity, limits: Limits, varying: Varying | None = None
+) -> Question:
+    """Read an AuthorizeRequest, of which ``varying`` may have been read and taken out before."""
+    item = item_from("", message, limits)
+    if varying is not None:
+        item = Item(item.resource, item.action, *varying)
     return Question(
         identity=identity,
-        items=(item_from("", message, limits),),
+        items=(item,),
         accepts=_names("accepted_obligations", message.accepted_obligations, limits),
         explain=message.explain,
         min_as_of=_moment(message, "min_as_of"),

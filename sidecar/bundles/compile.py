@@ -2,14 +2,18 @@
 
 What does not depend on the call is worked out here: which rules concern which id, which narrowing a rule has at all,
 where a condition's path leads, what of a request a rule reads. The layout is described in ``docs/registry.md``.
+
+The leaves are texts. OPA holds a text in a small part of the space of the objects and lists that it stands for, its garbage
+collector has nothing to follow in one, and of all of a tenant's a decision takes apart the few that it is about.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET
@@ -17,14 +21,16 @@ from msgspec import UNSET
 from sidecar.registry import globs, items
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from sidecar.model import Json
 
-FORMAT = 1
+FORMAT = 2
 """The version of the layout. The Rego and the data travel in one bundle, so only tools that look inside care."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ROOTS_OF_THE_ITEM = {"action", "arguments", "context"}
+_encoder = msgspec.json.Encoder(order="sorted")
 
 
 def compile_tenant(records: items.TenantRecords) -> dict[str, Json] | None:
@@ -32,14 +38,15 @@ def compile_tenant(records: items.TenantRecords) -> dict[str, Json] | None:
     tenant = records.tenant
     if tenant is None:
         return None
-    document = _compile_rules(records.policies)
-    if records.members:
-        document["members"] = _members(records.members)
-    if records.agents:
-        document["agents"] = _agents(records.agents)
+    document = _Rules(records.policies).document() | _people(records.members, records.agents)
     if records.resources:
         document["resources"] = compile_resources(records.resources)
-    return document | {"terms": _terms(tenant, document)}
+    terms: dict[str, Json] = {"status": tenant.status, "membership": tenant.membership}
+    if tenant.max_staleness_seconds is not UNSET:
+        terms["max_staleness_seconds"] = tenant.max_staleness_seconds
+    if records.agents:
+        terms["agents"] = True
+    return document | {"terms": terms}
 
 
 def suspend(document: dict[str, Json], records: items.TenantRecords) -> dict[str, Json]:
@@ -53,166 +60,199 @@ def suspend(document: dict[str, Json], records: items.TenantRecords) -> dict[str
     shut = {**document, "terms": {**document["terms"]}}
     if off.tenant:
         shut["terms"]["status"] = off.tenant.status
-    if off.members:
-        shut["members"] = document.get("members", {}) | _members(off.members)
-    if off.agents:
+    if off.agents and "agents" not in shut["terms"]:
         # Where none is listed, all may act. Once one is, the others must be, to go on; that lets none do more than before.
-        before = document["agents"] if "agents" in document else _agents(records.agents)
-        shut["agents"] = before | _agents(off.agents)
+        shut |= _people((), records.agents)
         shut["terms"]["agents"] = True
+    for kind, entries in _people(off.members, off.agents).get("suspended", {}).items():
+        shut[kind] = {key: text for key, text in shut.get(kind, {}).items() if key not in entries}
+        shut["suspended"] = {**shut.get("suspended", {}), kind: shut.get("suspended", {}).get(kind, {}) | entries}
     if off.resources:
-        shut["resources"] = suspend_resources(document.get("resources", {}), off.resources)
-    return shut
+        shut["resources"] = suspend_resources(shut.get("resources", {}), off.resources)
+    return {name: value for name, value in shut.items() if value}
 
 
 def suspend_resources(catalogue: dict[str, Json], resources: Iterable[items.Resource]) -> dict[str, Json]:
     """Shut off, in a compiled catalogue, these suspended resources, whether it has them or not."""
-    off = compile_resources(resources)
-    return catalogue | {kind: catalogue.get(kind, {}) | entries for kind, entries in off.items()}
-
-
-def _terms(tenant: items.Tenant, document: dict[str, Json]) -> dict[str, Json]:
-    """Give what a decision asks of every tenant, small enough to be read as a whole."""
-    terms: dict[str, Json] = {"status": tenant.status, "membership": tenant.membership}
-    if tenant.max_staleness_seconds is not UNSET:
-        terms["max_staleness_seconds"] = tenant.max_staleness_seconds
-    if "agents" in document:
-        terms["agents"] = True
-    if "globs" in document:
-        terms["lengths"] = {
-            kind: sorted({len(prefix) for prefix in under}) for kind, under in document["globs"].items()
-        }
-    return terms
+    return catalogue | compile_resources(resources)
 
 
 def compile_resources(resources: Iterable[items.Resource]) -> dict[str, Json]:
-    """Compile catalogued resources: by type, then by id."""
-    by_type: dict[str, Json] = {}
-    for resource in resources:
-        entry: dict[str, Json] = {}
-        if resource.access is not UNSET:
-            entry["access"] = resource.access
-        if resource.status != "ACTIVE":
-            entry["status"] = resource.status
-        if resource.attributes:
-            entry["attributes"] = resource.attributes
-        by_type.setdefault(resource.resource_type, {})[resource.resource_id] = entry
-    return by_type
+    """Compile catalogued resources: each to the lines access, status and attributes, without those at the end that say nothing."""
+    return {
+        _key(resource.resource_type, resource.resource_id): "\n".join(
+            (
+                resource.access or "",
+                "" if resource.status == "ACTIVE" else resource.status,
+                _text(resource.attributes) if resource.attributes else "",
+            )
+        ).rstrip("\n")
+        for resource in resources
+    }
 
 
-def _members(members: Iterable[items.Membership]) -> dict[str, Json]:
-    return {member.user_id: _member(member) for member in members}
-
-
-def _agents(agents: Iterable[items.Agent]) -> dict[str, Json]:
-    return {agent.agent_id: {"scopes": sorted({*agent.scopes}), "status": agent.status} for agent in agents}
+def _people(members: Iterable[items.Membership], agents: Iterable[items.Agent]) -> dict[str, Json]:
+    """Compile members and agents, those who are suspended apart from the others."""
+    document: dict[str, Json] = {}
+    entries = [
+        *(("members", member.user_id, member.status, _member(member)) for member in members),
+        *(("agents", agent.agent_id, agent.status, sorted({*agent.scopes})) for agent in agents),
+    ]
+    for kind, key, status, content in entries:
+        place = document if status == "ACTIVE" else document.setdefault("suspended", {})
+        place.setdefault(kind, {})[key] = _text(content)
+    return document
 
 
 def _member(member: items.Membership) -> dict[str, Json]:
-    document: dict[str, Json] = {"status": member.status}
+    content: dict[str, Json] = {}
     if member.policy_ids:
-        document["policies"] = sorted({*member.policy_ids})
+        content["policies"] = sorted({*member.policy_ids})
     if member.roles:
-        document["roles"] = sorted({*member.roles})
+        content["roles"] = sorted({*member.roles})
     if member.attributes:
-        document["attributes"] = member.attributes
-    return document
+        content["attributes"] = member.attributes
+    return content
 
 
-def _compile_rules(policies: Iterable[items.Policy]) -> dict[str, Json]:
-    rules: list[Json] = []
-    exact: dict[str, dict[str, list[int]]] = {}
-    under: dict[str, dict[str, list[Json]]] = {}
-    for policy in sorted(policies, key=lambda p: p.policy_id):
-        for position, rule in enumerate(policy.rules):
-            number = len(rules)
-            rules.append(_rule(policy, rule, position))
-            for resource in dict.fromkeys(rule.resources):
-                if globs.is_glob(resource):
-                    prefix, rest = globs.split(resource)
-                    entry: dict[str, Json] = {"rule": number}
-                    if rest != "**":
-                        entry["rest"] = globs.to_regex(rest)
-                    under.setdefault(rule.resource_type, {}).setdefault(prefix, []).append(entry)
-                else:
-                    exact.setdefault(rule.resource_type, {}).setdefault(resource, []).append(number)
-    document: dict[str, Json] = {}
-    if rules:
-        document["rules"] = rules
-    if exact:
-        document["exact"] = exact
-    if under:
-        document["globs"] = under
-    return document
+class _Rules:
+    """The rules of a tenant, numbered in the order in which they are named, and which of them concern what."""
+
+    def __init__(self, policies: Iterable[items.Policy]) -> None:
+        self._rules: list[list[Json]] = []
+        self._exact: dict[str, list[int]] = defaultdict(list)
+        self._under: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        self._lengths: dict[str, set[int]] = defaultdict(set)
+        for policy in sorted(policies, key=lambda p: p.policy_id):
+            for position, rule in enumerate(policy.rules):
+                for resource in dict.fromkeys(rule.resources):
+                    self._file(rule.resource_type, resource)
+                self._rules.append(_rule(policy, rule, position))
+        self._width = len(str(len(self._rules) - 1))
+
+    def document(self) -> dict[str, Json]:
+        """Give what a tenant's document says of rules."""
+        under: dict[str, str] = {kind: _cut(kind, lengths) for kind, lengths in self._lengths.items()}
+        for key, rests in self._under.items():
+            found = (f"{globs.to_regex(rest)}\n{self._concerning(numbers)}" for rest, numbers in rests.items())
+            under[key] = "\n\n".join(found)
+        parts: dict[str, dict[str, Json]] = {
+            "rules": {self._name(number): _text(rule) for number, rule in enumerate(self._rules)},
+            "exact": {key: self._concerning(self._numbers(key)) for key in self._exact},
+            "globs": under,
+        }
+        return {name: part for name, part in parts.items() if part}
+
+    def _file(self, kind: str, resource: str) -> None:
+        number = len(self._rules)
+        if globs.is_glob(resource):
+            prefix, rest = globs.split(resource)
+            self._under[_key(kind, prefix)][rest].append(number)
+            self._lengths[kind].add(len(prefix))
+        else:
+            self._exact[_key(kind, resource)].append(number)
+
+    def _numbers(self, key: str) -> list[int]:
+        """Find the rules that concern an id, by itself or by a glob."""
+        kind, resource = key.split("\t")
+        return sorted({*self._exact[key], *self._by_globs(kind, resource)})
+
+    def _by_globs(self, kind: str, resource: str) -> Iterator[int]:
+        for length in self._lengths.get(kind, ()):
+            for rest, numbers in self._under.get(_key(kind, resource[:length]), {}).items():
+                if len(resource) >= length and globs.matches(rest, resource[length:]):
+                    yield from numbers
+
+    def _concerning(self, numbers: list[int]) -> str:
+        """List rules that concern something; where all of them allow whatever is asked, with policy, id and reason of the first."""
+        listed = " ".join(self._name(number) for number in numbers)
+        rules = [self._rules[number] for number in numbers]
+        if any(effect == "DENY" or rest.keys() - {"reason"} for effect, _, _, rest in rules):
+            return listed
+        _, policy, name, rest = rules[0]
+        reason = rest.get("reason") or f"allowed by rule {_text(name)} of policy {_text(policy)}"
+        return listed if "\n" in reason else "\n".join((listed, policy, name, reason))
+
+    def _name(self, number: int) -> str:
+        """Write a number so that numbers sort as texts."""
+        return f"{number:0{self._width}}"
 
 
-def _rule(policy: items.Policy, rule: items.Rule, position: int) -> dict[str, Json]:
-    document: dict[str, Json] = {
-        "policy": policy.policy_id,
-        "id": items.rule_name(rule, position),
-        "effect": rule.effect,
-    }
-    narrowing = _narrowing(rule)
-    document |= narrowing
-    names = [*narrowing, *(["assignment"] if policy.assignment == "MEMBERS" else [])]
-    if names:
-        document["narrowing"] = names
+def _cut(kind: str, lengths: Iterable[int]) -> str:
+    """Give the format by which the Rego cuts an id into the keys that its globs may be filed under, one to a line."""
+    return "\n".join(_key(kind.replace("%", "%%"), f"%.{length}[1]s") for length in sorted(lengths))
+
+
+def _key(kind: str, resource: str) -> str:
+    """Name a resource by type and id, which have no tab in them."""
+    return f"{kind}\t{resource}"
+
+
+def _text(value: Json) -> str:
+    return _encoder.encode(value).decode()
+
+
+def _rule(policy: items.Policy, rule: items.Rule, position: int) -> list[Json]:
+    """Compile a rule to effect, policy, id and all the rest, which is empty for a rule that applies whatever is asked."""
+    rest: dict[str, Json] = {}
+    if narrowing := _narrowing(policy, rule):
+        rest["narrowing"] = narrowing
     if rule.conditions:
-        document["conditions"] = [_condition(condition) for condition in rule.conditions]
+        rest["conditions"] = [_condition(condition) for condition in rule.conditions]
         paths = [path for c in rule.conditions for path in (c.path, c.value_from) if path is not UNSET]
-        reads = {part for path in paths for part in _parts_read(path)}
-        if reads:
-            document["reads"] = sorted(reads)
+        if reads := {part for path in paths for part in _parts_read(path)}:
+            rest["reads"] = sorted(reads)
     if rule.obligations:
-        document["obligations"] = list(rule.obligations)
-    document["reason"] = rule.reason or _default_reason(rule.effect, document["id"], policy.policy_id)
-    return document
+        rest["obligations"] = list(rule.obligations)
+    if rule.reason:
+        rest["reason"] = rule.reason
+    return [rule.effect, policy.policy_id, items.rule_name(rule, position), rest]
 
 
-def _narrowing(rule: items.Rule) -> dict[str, Json]:
+def _narrowing(policy: items.Policy, rule: items.Rule) -> list[Json]:
+    """List the narrowing that a rule has, each with what it asks for."""
     narrowing: dict[str, Json] = {}
     if rule.actions is not UNSET:
-        narrowing["actions"] = list(rule.actions)
+        narrowing["actions"] = rule.actions
     if rule.subjects is not UNSET:
-        users, roles = rule.subjects.users, rule.subjects.roles
-        narrowing["subjects"] = ({} if users is UNSET else {"users": users}) | (
-            {} if roles is UNSET else {"roles": roles}
-        )
+        narrowing["subjects"] = rule.subjects
     if rule.principals is not UNSET:
         narrowing["principals"] = {
             "ids": [p for p in rule.principals if not globs.is_glob(p)],
             "patterns": [globs.to_regex(p) for p in rule.principals if globs.is_glob(p)],
         }
     if rule.scopes is not UNSET:
-        narrowing["scopes"] = list(rule.scopes)
+        narrowing["scopes"] = rule.scopes
     if rule.not_before is not UNSET:
         narrowing["not_before"] = microseconds(rule.not_before)
     if rule.not_after is not UNSET:
         narrowing["not_after"] = microseconds(rule.not_after)
-    return narrowing
-
-
-def _default_reason(effect: str, rule_id: str, policy_id: str) -> str:
-    rule, policy = (msgspec.json.encode(name).decode() for name in (rule_id, policy_id))
-    return f"{'allowed' if effect == 'ALLOW' else 'denied'} by rule {rule} of policy {policy}"
+    if policy.assignment == "MEMBERS":
+        narrowing["assignment"] = policy.policy_id
+    return [[name, wanted] for name, wanted in narrowing.items()]
 
 
 def _condition(condition: items.Condition) -> dict[str, Json]:
-    document: dict[str, Json] = {"op": condition.op, **_side(condition.path)}
+    compiled: dict[str, Json] = {"op": condition.op, **_side(condition.path)}
     if condition.value is not UNSET:
-        document["value"] = condition.value
+        compiled["value"] = condition.value
         if condition.op == "glob":
-            document["regex"] = globs.to_regex(condition.value)
+            compiled["regex"] = globs.to_regex(condition.value)
     if condition.value_from is not UNSET:
-        document["from"] = _side(condition.value_from)
-    return document
+        compiled["from"] = _side(condition.value_from)
+    return compiled
 
 
 @lru_cache(maxsize=65536)
-def _side(pointer: str) -> dict[str, Any]:
+def _side(pointer: str) -> dict[str, Json]:
+    """Say where a path leads: the way ``at`` which the item has the value, or else all readings of it.
+
+    A numeric token is an object's key, which comes first, or an array's index.
+    """
     root, *tokens = items.pointer_tokens(pointer)
     readings = product(*([token, int(token)] if items.is_index(token) else [token] for token in tokens))
-    return {"path": pointer, "root": root, "tokens": [list(reading) for reading in readings]}
+    ways = [[root, *reading] for reading in readings]
+    return {"at": ways[0]} if len(ways) == 1 and root in _ROOTS_OF_THE_ITEM else {"readings": ways}
 
 
 @lru_cache(maxsize=65536)

@@ -9,6 +9,7 @@ from sidecar import translate
 from sidecar.doors.grpc_calls import Call, answering_again, decision_facts, error_reason, identity_facts, question_facts
 from sidecar.doors.replies import Replies, Reply, all_decided, decided, listed
 from sidecar.engine.cache import together
+from sidecar.errors import InvalidRequestError
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as pb
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2_grpc as pb_grpc
 
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sidecar.doors.metrics import CallMetrics
+    from sidecar.doors.replies import Key
     from sidecar.engine.decide import Decider
-    from sidecar.errors import InvalidRequestError
     from sidecar.identity import Caller, IdentitySource
-    from sidecar.translate import Limits
+    from sidecar.translate import Limits, Varying
 
 
 class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
@@ -50,16 +51,23 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
     @answering_again
     def Authorize(self, request: pb.AuthorizeRequest, call: Call) -> Reply:  # noqa: N802 - gRPC's name
         """Decide one question."""
+        narrow, varying = self._narrow(request, call)
+        found = None if narrow is None else self.replies.find(narrow)
+        if found is not None:
+            return found[0]
         caller = self._identify(request, call)
         identity = caller.identity
-        question = translate.authorize_question(request, identity, self._limits)
+        question = translate.authorize_question(request, identity, self._limits, varying)
         held = self._decider.decide_held(question, call.decision_id, call.deadline)
         decision = held.answer
         facts = {}
         if self.access_log:
             facts = identity_facts(identity) | question_facts(question) | decision_facts(decision)
         write, size = decided(held, identity.tenant.id)
-        return Reply(write, size, decision.as_of, held.lease, caller.lasts, facts, (decision,))
+        reply = Reply(write, size, decision.as_of, held.lease, caller.lasts, facts, (decision,))
+        if narrow is not None and not {"arguments", "context"} & {*decision.depends_on}:
+            self.replies.keep(narrow, reply)
+        return reply
 
     @answering_again
     def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, call: Call) -> Reply:  # noqa: N802
@@ -108,6 +116,22 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
             response.as_of.FromMicroseconds(as_of)
         write, size = listed(response)
         return Reply(write, size, as_of, held.lease if held else None, caller.lasts, facts, failures=failures)
+
+    def _narrow(self, request: pb.AuthorizeRequest, call: Call) -> tuple[Key | None, Varying | None]:
+        """Take out of a request what varies from call to call and seldom counts; give the key of the rest, and what it was.
+
+        If anything is wrong with it, which is to be told in its turn, it stays.
+        """
+        if not self.replies.remembered:
+            return None, None
+        try:
+            varying = translate.read_varying(request, self._limits)
+        except InvalidRequestError:
+            return None, None
+        request.ClearField("arguments")
+        request.ClearField("context")
+        method, _, *headers = call.key
+        return (f"{method}, whatever the arguments", request.SerializeToString(deterministic=True), *headers), varying
 
     def _identify(
         self, request: pb.AuthorizeRequest | pb.BatchAuthorizeRequest | pb.FilterToolsRequest, call: Call

@@ -19,7 +19,7 @@ from grpc_status import rpc_status
 from msgspec import Struct
 
 from sidecar import errors
-from sidecar.doors.replies import written
+from sidecar.doors.replies import Key, written
 from sidecar.engine.decide import new_decision_id
 from sidecar.model import Decision
 
@@ -88,7 +88,8 @@ class Call(Struct):
     """One call: who made it and until when it matters. ``deadline`` is a moment of ``time.monotonic()``.
 
     ``metadata`` has all values of each key, in the order in which they came; ``facts`` are what the access log will say, and
-    ``decisions`` and ``failures``, the stable reasons of items without one, what is counted.
+    ``decisions`` and ``failures``, the stable reasons of items without one, what is counted. ``key`` is under what its reply is
+    remembered.
     """
 
     decision_id: str
@@ -97,6 +98,7 @@ class Call(Struct):
     facts: dict[str, Any]
     decisions: Sequence[Decision] = ()
     failures: Sequence[str] = ()
+    key: Key = ()
 
 
 _Servicer = TypeVar("_Servicer")
@@ -151,11 +153,11 @@ def _answering(method: Any, refuse: Refuse | None = None, *, again: bool = False
                 message = _read(read, request)
                 return write(method(servicer, message, call))
             replies: Replies = servicer.replies
-            key = replies.key(name, request, metadata)
-            found = replies.find(key)
+            call.key = replies.key(name, request, metadata)
+            found = replies.find(call.key)
             if found is None:
                 _fill(call, metadata, context, servicer.default_deadline)
-                found = replies.keep(key, method(servicer, _read(read, request), call))
+                found = replies.keep(call.key, method(servicer, _read(read, request), call))
             reply, now = found
             call.facts |= reply.facts
             call.decisions, call.failures = reply.decisions, reply.failures

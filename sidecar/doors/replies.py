@@ -19,7 +19,7 @@ from sidecar.gen.tenantgate.v1 import decision_pb2 as pb
 from sidecar.model import Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Iterable
 
     from google.protobuf.message import Message
 
@@ -32,6 +32,10 @@ _BYTES = 1200
 
 Write: TypeAlias = Callable[[str, bytes], bytes]
 """Puts a response together from the decision id and the age of the registry, which is a message already."""
+
+
+Key: TypeAlias = tuple[Any, ...]
+"""The method, the request, and the metadata that count."""
 
 
 class Reply(Struct, frozen=True):
@@ -59,16 +63,21 @@ class Replies:
         self._decider = decider
         self._headers = frozenset(headers)
 
-    def key(self, method: str, request: bytes, metadata: Iterable[tuple[str, str | bytes]]) -> tuple[Hashable, ...]:
+    @property
+    def remembered(self) -> bool:
+        """Whether any are remembered at all."""
+        return self._decider.remembers
+
+    def key(self, method: str, request: bytes, metadata: Iterable[tuple[str, str | bytes]]) -> Key:
         """Give the key of a request: all that its answer may depend on."""
         headers = self._headers
         return (method, request, *[entry for entry in metadata if entry[0] in headers])
 
-    def find(self, key: Hashable) -> tuple[Reply, int] | None:
+    def find(self, key: Key) -> tuple[Reply, int] | None:
         """Give the reply to a request, if it may be given again now, and the moment of that."""
         return self._decider.recall(key)
 
-    def keep(self, key: tuple[Any, ...], reply: Reply) -> tuple[Reply, int]:
+    def keep(self, key: Key, reply: Reply) -> tuple[Reply, int]:
         """Remember the reply to a request, if it may be given again. Gives it back, and the moment."""
         self._decider.remember(key, reply, _BYTES + reply.size + len(key[1]))
         return reply, self._decider.clock()

@@ -40,7 +40,11 @@ ALWAYS = 1 << 62
 _ENTRY_BYTES = 400
 """What an entry takes besides its content: its place, its key and what holds it together."""
 
+_AT_ONCE = 16
+"""How many entries of a revision that is over are taken out when one is put in."""
+
 _SEEN = 1 << 14
+"""How many keys that were asked about are remembered, each in the place of another."""
 
 
 boot_clock: Callable[[], float] = partial(time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
@@ -105,6 +109,14 @@ class Epoch:
         self.bytes = 0
         self.flights: dict[Hashable, Flight] = {}
 
+    def take_one(self) -> bool:
+        """Take out what has not been asked for the longest; tell whether there was anything."""
+        if not self.entries:
+            return False
+        _, (_, freed) = self.entries.popitem(last=False)
+        self.bytes -= freed
+        return True
+
 
 class DecisionCache:
     """Keeps answers by the rules above: at most ``most`` bytes of them. ``clock`` counts seconds, and never goes back."""
@@ -117,14 +129,15 @@ class DecisionCache:
         self.misses = 0
         self.evictions = 0
         self._most = most
+        self._over: list[Epoch] = []  # is taken apart little by little, as all threads wait for that
         self._lock = threading.Lock()
         self._asked = False
         self._seen = [0] * _SEEN
 
     @property
     def bytes(self) -> int:
-        """How much is kept."""
-        return self.epoch.bytes
+        """How much memory is taken."""
+        return self.epoch.bytes + sum([epoch.bytes for epoch in self._over])
 
     def get(self, key: Hashable) -> Any | None:
         """Give what is kept under a key; none if nothing is, or if it may not be given now."""
@@ -149,10 +162,7 @@ class DecisionCache:
             before = current.entries.pop(key, None)
             current.entries[key] = (value, size)
             current.bytes += size - (before[1] if before else 0)
-            while current.bytes > self._most:
-                _, (_, freed) = current.entries.popitem(last=False)
-                current.bytes -= freed
-                self.evictions += 1
+            self._make_room()
 
     def comes_again(self, key: Hashable) -> bool:
         """Tell whether a key may have been asked about before: worth keeping something for, as most never come again."""
@@ -172,13 +182,29 @@ class DecisionCache:
             if asked is not self.epoch:
                 return  # that it is another has been heard already, and this may be from before
             if revision != asked.revision:
-                self.epoch = asked = Epoch(asked.number + 1, revision)
+                asked = self._turn(revision)
             asked.good_until = max(asked.good_until, began + self.seconds)
 
     def forget(self) -> None:
         """Give nothing any more of what was kept: OPA is said to have another revision."""
         with self._lock:
-            self.epoch = Epoch(self.epoch.number + 1)
+            self._turn("")
+
+    def _turn(self, revision: str) -> Epoch:
+        if self.epoch.entries:
+            self._over.append(self.epoch)
+        self.epoch = Epoch(self.epoch.number + 1, revision)
+        return self.epoch
+
+    def _make_room(self) -> None:
+        least = _AT_ONCE
+        while self._over and (least > 0 or self.bytes > self._most):
+            least -= 1
+            if not self._over[0].take_one():
+                del self._over[0]
+        while self.epoch.bytes > self._most:
+            self.epoch.take_one()
+            self.evictions += 1
 
     def was_asked(self) -> bool:
         """Tell whether it has been asked for anything since the last time."""

@@ -189,6 +189,11 @@ class Decider:
             raise MalformedAnswerError(msg)
         return decision
 
+    @property
+    def remembers(self) -> bool:
+        """Whether anything is remembered."""
+        return self._cache is not None
+
     def recall(self, key: Hashable) -> tuple[Any, int] | None:
         """Give what a door has had remembered under a key, if it may be given again now, and the moment of that."""
         cache = self._cache

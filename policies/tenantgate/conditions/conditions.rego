@@ -20,34 +20,44 @@ outcome(condition, item) := "UNDECIDED" if {
 	not item.arguments
 	on_arguments(condition)
 } else := _word[result] if {
-	result := _compare(condition.op, condition, _value(condition, item), _expected(condition, item))
+	result := _compare(condition, object.get(item, condition.at, _missing), condition.value)
+} else := _word[result] if {
+	result := _compare(condition, _value(condition, item), _expected(condition, item))
 } else := "UNEVALUABLE"
 
 _word := {true: "HOLDS", false: "FAILS"}
 
 # METADATA
 # description: The condition looks at the arguments, on either side.
-on_arguments(condition) if condition.root == "arguments"
+on_arguments(condition) if _tokens(condition)[0] == "arguments"
 
-on_arguments(condition) if condition.from.root == "arguments"
+on_arguments(condition) if _tokens(condition.from)[0] == "arguments"
 
 # METADATA
 # description: The condition in words, as a reason names it. A value that the registry does not fix is named by its path.
-in_words(condition) := sprintf("%s %s %s", [condition.path, condition.op, json.marshal(condition.value)])
+in_words(condition) := sprintf("%s %s %s", [_path(condition), condition.op, json.marshal(condition.value)])
 
-in_words(condition) := sprintf("%s %s the value of %s", [condition.path, condition.op, condition.from.path])
+in_words(condition) := sprintf("%s %s the value of %s", [_path(condition), condition.op, _path(condition.from)])
 
-in_words(condition) := sprintf("%s %s", [condition.path, condition.op]) if condition.op in {"absent", "exists"}
+in_words(condition) := sprintf("%s %s", [_path(condition), condition.op]) if condition.op in {"absent", "exists"}
 
 # METADATA
 # description: The condition as the explanation shows it, with what it expected and what it found, where these are known.
 explain(condition, item) := object.union_n([
-	{"path": condition.path, "op": condition.op, "outcome": outcome(condition, item)},
+	{"path": _path(condition), "op": condition.op, "outcome": outcome(condition, item)},
 	{"actual": value | value := _known(condition, item)},
 	{"expected": condition.value | true},
 	{"expected": value | value := _known(condition.from, item)},
-	{"expected_from": condition.from.path | true},
+	{"expected_from": _path(condition.from) | true},
 ])
+
+# A JSON Pointer again.
+_path(side) := concat("", [sprintf("/%s", [replace(replace(token, "~", "~0"), "/", "~1")]) | some token in _tokens(side)])
+
+# The first reading of a path has all its tokens as texts.
+_tokens(side) := side.at
+
+_tokens(side) := side.readings[0]
 
 _known(side, item) := value if {
 	value := _value(side, item)
@@ -57,17 +67,18 @@ _known(side, item) := value if {
 # A set is no JSON value, so it cannot be confused with one.
 _missing := {"missing"}
 
+_value(side, item) := object.get(item, side.at, _missing)
+
 # A numeric token of a path is an object's key or an array's index: where there are any, the compiler lists all readings.
-_value(side, item) := object.get(item[side.root], side.tokens[0], _missing) if {
-	side.root in _roots_of_the_item
-	count(side.tokens) == 1
-} else := found[0] if {
+_value(side, item) := found if {
 	found := [value |
-		some tokens in side.tokens
-		value := object.get(_root(side.root, item), tokens, _missing)
+		some reading in side.readings
+		value := object.get(_seen(reading[0], item), reading, _missing)
 		value != _missing
-	]
-} else := _missing
+	][0]
+} else := _missing if {
+	side.readings
+}
 
 _expected(condition, item) := value if {
 	value := condition.value
@@ -75,54 +86,94 @@ _expected(condition, item) := value if {
 	condition.from
 } else := _missing
 
-_roots_of_the_item := {"action", "arguments", "context"}
+# Where a path begins: in the item, but for what the registry knows beside it.
+_seen("subject", _) := {"subject": identity.subject}
 
-_root(name, item) := item[name] if name in _roots_of_the_item
-
-_root("resource", item) := object.union(
+_seen("resource", item) := {"resource": object.union(
 	object.remove(item.resource, ["attributes"]),
 	{"attributes": _attributes(item.resource)},
-)
+)}
 
-_root("subject", _) := identity.subject
+_seen(root, item) := item if {
+	root != "subject"
+	root != "resource"
+}
 
 _attributes(resource) := attributes if {
 	attributes := registry.resource(resource.type, resource.id).attributes
 } else := {}
 
-_compare("exists", _, actual, _) := actual != _missing
+_compare(condition, actual, _) := actual != _missing if condition.op == "exists"
 
-_compare("absent", _, actual, _) := actual == _missing
+_compare(condition, actual, _) := actual == _missing if condition.op == "absent"
 
-_compare("eq", _, actual, expected) := actual == expected if _both_found(actual, expected)
+_compare(condition, actual, expected) := actual == expected if {
+	condition.op == "eq"
+	_both_found(actual, expected)
+}
 
-_compare("ne", _, actual, expected) := actual != expected if _both_found(actual, expected)
+_compare(condition, actual, expected) := actual != expected if {
+	condition.op == "ne"
+	_both_found(actual, expected)
+}
 
-_compare("lt", _, actual, expected) := actual < expected if _ordered(actual, expected)
+_compare(condition, actual, expected) := actual < expected if {
+	condition.op == "lt"
+	_ordered(actual, expected)
+}
 
-_compare("lte", _, actual, expected) := actual <= expected if _ordered(actual, expected)
+_compare(condition, actual, expected) := actual <= expected if {
+	condition.op == "lte"
+	_ordered(actual, expected)
+}
 
-_compare("gt", _, actual, expected) := actual > expected if _ordered(actual, expected)
+_compare(condition, actual, expected) := actual > expected if {
+	condition.op == "gt"
+	_ordered(actual, expected)
+}
 
-_compare("gte", _, actual, expected) := actual >= expected if _ordered(actual, expected)
+_compare(condition, actual, expected) := actual >= expected if {
+	condition.op == "gte"
+	_ordered(actual, expected)
+}
 
-_compare("in", _, actual, expected) := _member(actual, expected) if _both_found(actual, expected)
+_compare(condition, actual, expected) := _member(actual, expected) if {
+	condition.op == "in"
+	_both_found(actual, expected)
+}
 
-_compare("not_in", _, actual, expected) := _member(actual, expected) == false if _both_found(actual, expected)
+_compare(condition, actual, expected) := _member(actual, expected) == false if {
+	condition.op == "not_in"
+	_both_found(actual, expected)
+}
 
-_compare("prefix", _, actual, expected) := startswith(actual, expected) if _strings(actual, expected)
-
-_compare("suffix", _, actual, expected) := endswith(actual, expected) if _strings(actual, expected)
-
-_compare("glob", condition, actual, expected) := regex.match(_regex(condition, expected), actual) if {
+_compare(condition, actual, expected) := startswith(actual, expected) if {
+	condition.op == "prefix"
 	_strings(actual, expected)
 }
 
-_compare("contains", _, actual, expected) := contains(actual, expected) if _strings(actual, expected)
+_compare(condition, actual, expected) := endswith(actual, expected) if {
+	condition.op == "suffix"
+	_strings(actual, expected)
+}
 
-_compare("contains", _, actual, expected) := _member(expected, actual) if _both_found(actual, expected)
+_compare(condition, actual, expected) := regex.match(_regex(condition, expected), actual) if {
+	condition.op == "glob"
+	_strings(actual, expected)
+}
 
-_compare("subset_of", _, actual, expected) := subset if {
+_compare(condition, actual, expected) := contains(actual, expected) if {
+	condition.op == "contains"
+	_strings(actual, expected)
+}
+
+_compare(condition, actual, expected) := _member(expected, actual) if {
+	condition.op == "contains"
+	_both_found(actual, expected)
+}
+
+_compare(condition, actual, expected) := subset if {
+	condition.op == "subset_of"
 	is_array(actual)
 	is_array(expected)
 	subset := count({v | some v in actual} - {v | some v in expected}) == 0

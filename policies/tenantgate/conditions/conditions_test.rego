@@ -202,7 +202,7 @@ test_numeric_tokens[name] if {
 		"a token with a leading zero is a key alone": [[["x", "01"]], {"x": ["a", "b"]}, "UNEVALUABLE"],
 		"a text has no index": [[["x", "0"], ["x", 0]], {"x": "b"}, "UNEVALUABLE"],
 	}
-	condition := {"op": "eq", "value": "b", "path": "/arguments/x/…", "root": "arguments", "tokens": tokens}
+	condition := {"op": "eq", "value": "b", "readings": [array.concat(["arguments"], reading) | some reading in tokens]}
 	conditions.outcome(condition, {"arguments": arguments}) == outcome
 }
 
@@ -330,9 +330,7 @@ test_deep_arguments if {
 	condition := {
 		"op": "eq",
 		"value": 1,
-		"path": "/arguments/a/…",
-		"root": "arguments",
-		"tokens": [["a" | some _ in numbers.range(1, _depth)]],
+		"at": array.concat(["arguments"], ["a" | some _ in numbers.range(1, _depth)]),
 	}
 	conditions.outcome(condition, _deep) == "HOLDS"
 }

@@ -14,57 +14,109 @@ import data.tenantgate.rules
 
 # METADATA
 # description: |
-#   The decision on one item; undefined for an item that lacks what the rules look at. A row denies unless it is ALLOWED, which
-#   alone says otherwise.
-decide(item) := object.union_n([
-	{"effect": "DENY", "depends_on": (parts_read | parts_read_by_extensions)},
+#   The decision on one item; undefined for an item that lacks what the rules look at.
+decide(item) := {
+	"effect": "ALLOW",
+	"code": "ALLOWED",
+	"policy_id": policy,
+	"rule_id": id,
+	"reason": reason,
+	"obligations": [],
+	"depends_on": set(),
+	"revision": revision,
+	"as_of": as_of,
+} if {
+	input.explain == false
+	held := identity.usual
+	[revision, as_of] := _moment
+	_ := item.arguments
+	_ := item.action.name
+	about := concat("\t", [item.resource.type, item.resource.id])
+	tenant := registry.tenant
+	not tenant.terms.max_staleness_seconds
+	[_, policy, id, reason] = split(tenant.exact[about], "\n")
+	not tenant.resources[about]
+	some scope in input.settings.scopes[data.registry.base.shared.resources[about]]
+	input.scopes[_] == scope
+	held[_] == scope
+} else := judge(item)
+
+_moment := [base.revision, base.as_of] if {
+	layers := data.registry
+	[1 | _ := layers.overlay] == []
+	base := layers.base.meta
+	base.extensions == []
+}
+
+# METADATA
+# description: |
+#   The decision on one item, whatever is asked.
+judge(item) := object.union_n([
+	{"effect": "DENY", "depends_on": parts_read(item, weighed)},
 	row,
 	registry.state,
-	{"valid_until": min(turns) | turns != []},
-	{"explanation": _explanation(item, weighed, rows) | input.explain},
+	{"valid_until": min(moments) | not moments == []},
+	{"explanation": _explanation(item, weighed) | input.explain},
 ]) if {
-	item.action.name
-	item.arguments
+	_ := item.action.name
+	_ := item.arguments
 	weighed := rules.weigh(item)
-	rows := array.concat(identity.denials, array.concat(denials(item, weighed), [last_row(item, weighed)]))
-	row := rows[0]
+	row := first_row(item, weighed)
+	moments := turns(weighed)
+}
 
-	# a later request that differs in other parts only is decided alike
-	parts_read := {part | some w in weighed; some part in w.rule.reads}
-	parts_read_by_extensions := {part |
+# METADATA
+# description: The parts of the request that the answer depends on. A later request that differs in others only is answered alike.
+parts_read(item, weighed) := by_rules | by_extensions if {
+	by_rules := {part | some [rule, _] in weighed; some part in rule[3].reads}
+	by_extensions := {part |
 		some name in registry.meta.extensions
 		identity.looks_at_item
 		extensions.decidable(name, item)
 		some part in extensions.depends_on(name)
 	}
-
-	# the moments to come at which the passing of time alone may change the decision
-	turns := [turn | some w in weighed; some key in ["not_before", "not_after"]; turn := w.rule[key]; turn > input.time]
 }
 
 # METADATA
-# description: The rows that deny the item whatever the ALLOW rules say.
-denials(item, weighed) := array.concat(
-	array.concat(
-		[row | row := _resource_suspended(item)],
-		[denied_by_rule(w.rule) | some w in weighed; w.verdict == "APPLIES"; w.rule.effect == "DENY"],
-	),
-	array.concat(
-		[denied_by_extension(name, reason) |
-			some name in registry.meta.extensions
-			identity.looks_at_item
-			extensions.decidable(name, item)
-			some reason in extensions.reasons(name, item)
-		],
-		[row | row := _scope_insufficient(item)],
-	),
-)
+# description: The moments to come at which the passing of time alone may change the answer.
+turns(weighed) := [turn |
+	some [rule, _] in weighed
+	some [name, turn] in rule[3].narrowing
+	name in {"not_before", "not_after"}
+	turn > input.time
+]
+
+# METADATA
+# description: The first row that applies. A row denies unless it is ALLOWED, which alone says otherwise.
+first_row(item, weighed) := row if {
+	row := denial(item, weighed)
+} else := last_row(item, weighed)
+
+# METADATA
+# description: The first row that denies the item whatever the ALLOW rules say; undefined where none does.
+denial(item, weighed) := row if {
+	row := identity.denials[0]
+} else := _resource_suspended(item) if {
+	registry.resource_suspended(item.resource.type, item.resource.id)
+} else := _denied_by_rule(rule) if {
+	rule := rules.with_verdict(weighed, "DENY", "APPLIES")[0]
+} else := row if {
+	row := _denied_by_extensions(item)[0]
+} else := _scope_insufficient(item)
+
+# The rows that deny the item whatever the ALLOW rules say.
+_denials(item, weighed) := array.flatten([
+	[_resource_suspended(item) | registry.resource_suspended(item.resource.type, item.resource.id)],
+	[_denied_by_rule(rule) | some rule in rules.with_verdict(weighed, "DENY", "APPLIES")],
+	_denied_by_extensions(item),
+	[row | row := _scope_insufficient(item)],
+])
 
 # METADATA
 # description: The row that is reached when nothing else denies.
 last_row(item, weighed) := by_obligations(allowing) if {
-	allowing := [w.rule | some w in weighed; w.verdict == "APPLIES"; w.rule.effect == "ALLOW"]
-	allowing != []
+	allowing := rules.with_verdict(weighed, "ALLOW", "APPLIES")
+	not allowing == []
 } else := condition_not_met(rule, item) if {
 	rule := rules.with_verdict(weighed, "ALLOW", "CONDITIONS_FAIL")[0]
 } else := no_matching_rule(item)
@@ -76,40 +128,29 @@ last_row(item, weighed) := by_obligations(allowing) if {
 by_obligations(allowing) := {
 	"effect": "ALLOW",
 	"code": "ALLOWED",
-	"policy_id": allowing[0].policy,
-	"rule_id": allowing[0].id,
-	"reason": allowing[0].reason,
+	"policy_id": policy,
+	"rule_id": id,
+	"reason": rules.reason(allowing[0]),
 	"obligations": [o | some i, o in demanded; not o in array.slice(demanded, 0, i)],
 } if {
-	demanded := [o | some rule in allowing; some o in rule.obligations]
-	{o.type | some o in demanded} - {type | some type in input.accepts} == set()
+	[_, policy, id, _] := allowing[0]
+	demanded := [o | some [_, _, _, rest] in allowing; some o in rest.obligations]
+	[o | some o in demanded; not o.type in input.accepts] == []
 } else := object.union(_naming(rule), {"code": "OBLIGATION_UNSUPPORTED", "reason": reason}) if {
 	rule := [r | some r in allowing; not obligations_accepted(r)][0]
-	unsupported := {o.type | some o in rule.obligations} - {type | some type in input.accepts}
+	unsupported := {o.type | some o in rule[3].obligations} - {type | some type in input.accepts}
 	reason := sprintf("the caller does not say that it carries out %s", [concat(", ", unsupported)])
 }
 
 # METADATA
 # description: The caller says that it can carry out all that the rule demands.
 obligations_accepted(rule) if {
-	every obligation in rule.obligations {
+	every obligation in rule[3].obligations {
 		obligation.type in input.accepts
 	}
 }
 
-obligations_accepted(rule) if not rule.obligations
-
-# METADATA
-# description: DENIED_BY_RULE, with the rule's own reason.
-denied_by_rule(rule) := object.union(_naming(rule), {"code": "DENIED_BY_RULE", "reason": rule.reason})
-
-# METADATA
-# description: DENIED_BY_RULE, by an extension.
-denied_by_extension(name, reason) := {
-	"code": "DENIED_BY_RULE",
-	"policy_id": sprintf("custom.%s", [name]),
-	"reason": reason,
-}
+obligations_accepted(rule) if not rule[3].obligations
 
 # METADATA
 # description: NO_MATCHING_RULE, the default.
@@ -123,16 +164,25 @@ condition_not_met(rule, item) := object.union(_naming(rule), {"code": "CONDITION
 	reason := sprintf("condition not met: %s", [rules.first_failing(rule, item)])
 }
 
-# RESOURCE_SUSPENDED, unless the catalogue has nothing against the resource.
 _resource_suspended(item) := {"code": "RESOURCE_SUSPENDED", "reason": reason} if {
-	registry.resource_suspended(item.resource.type, item.resource.id)
 	reason := sprintf("%s %q is suspended", [item.resource.type, item.resource.id])
 }
 
+_denied_by_rule(rule) := object.union(_naming(rule), {"code": "DENIED_BY_RULE", "reason": rules.reason(rule)})
+
+_denied_by_extensions(item) := [row |
+	some name in registry.meta.extensions
+	identity.looks_at_item
+	extensions.decidable(name, item)
+	some reason in extensions.reasons(name, item)
+	row := {"code": "DENIED_BY_RULE", "policy_id": sprintf("custom.%s", [name]), "reason": reason}
+]
+
 # SCOPE_INSUFFICIENT, unless the resource needs no scope or the effective scopes grant the access it needs.
 _scope_insufficient(item) := {"code": "SCOPE_INSUFFICIENT", "reason": reason} if {
-	access := registry.resource(item.resource.type, item.resource.id).access
-	{scope | some scope in input.settings.scopes[access]; scope in identity.effective_scopes} == set()
+	access := registry.entries(item.resource.type, item.resource.id)[0][0]
+	not access == ""
+	[scope | some scope in input.settings.scopes[access]; scope in identity.effective_scopes] == []
 	reason := sprintf("%s access needs one of the scopes %s; effective are: %s", [
 		access,
 		concat(", ", {scope | some scope in input.settings.scopes[access]}),
@@ -140,13 +190,15 @@ _scope_insufficient(item) := {"code": "SCOPE_INSUFFICIENT", "reason": reason} if
 	])
 }
 
-_naming(rule) := {"policy_id": rule.policy, "rule_id": rule.id}
+_naming([_, policy, id, _]) := {"policy_id": policy, "rule_id": id}
 
-_explanation(item, weighed, rows) := object.union({"weakest_hop": hop | hop := identity.weakest_hop}, {
+_explanation(item, weighed) := object.union({"weakest_hop": hop | hop := identity.weakest_hop}, {
 	"codes": [object.filter(row, ["code", "reason", "policy_id", "rule_id"]) | some row in rows],
 	"rules": [rules.explain(w, item) | some w in weighed],
 	"principal": input.principal.id,
 	"subject": input.subject.id,
 	"roles": [role | some role in identity.roles],
 	"effective_scopes": [scope | some scope in identity.effective_scopes],
-})
+}) if {
+	rows := array.flatten([identity.denials, _denials(item, weighed), last_row(item, weighed)])
+}

@@ -219,7 +219,7 @@ test_precedence[name] if {
 }
 
 test_precedence_of_a_suspended_resource[name] if {
-	off := {"shared": {"resources": {"TOOL": {"agent:tool:order-lookup": {"status": "SUSPENDED"}}}}}
+	off := {"shared": {"resources": testing.catalogue({"TOOL": {"agent:tool:order-lookup": {"status": "SUSPENDED"}}})}}
 	some name, [code, rules, changes] in {
 		"before a DENY rule": ["RESOURCE_SUSPENDED", [_deny], {}],
 		"before scopes": ["RESOURCE_SUSPENDED", [_allow], _no_scopes],

@@ -26,13 +26,15 @@ roles := {role | some role in input.subject.roles} | {role | some role in member
 # description: What the tenant knows of the subject; empty unless there is a membership and it is active.
 default membership := {}
 
-membership := registry.membership if registry.membership.status == "ACTIVE"
+membership := registry.membership
 
 # METADATA
 # description: |
 #   What the principal may do at the most: the scopes it was delegated, cut by what the tenant lets the principal and, where the
 #   whole chain is checked, every earlier actor hold.
-effective_scopes := {scope | some scope in input.scopes; scope in registry.principal.scopes} if {
+effective_scopes := {scope | some scope in input.scopes; scope in held} if {
+	held := usual
+} else := {scope | some scope in input.scopes; scope in registry.principal.scopes} if {
 	input.delegation == []
 	registry.principal
 } else := {scope | some scope in input.scopes} if {
@@ -153,11 +155,26 @@ _actor_name(i, actor) := sprintf("actor %q (hop %d)", [actor.id, i]) if i > 0
 _subject_not_member := {"code": "SUBJECT_NOT_MEMBER", "reason": reason} if {
 	registry.terms.membership == "REQUIRED"
 	not registry.membership
+	not registry.membership_suspended
 	reason := sprintf("subject %q is not a member of tenant %q", [input.subject.id, input.tenant.id])
 } else := {"code": "SUBJECT_NOT_MEMBER", "reason": reason} if {
 	registry.terms.membership == "REQUIRED"
-	registry.membership.status != "ACTIVE"
+	registry.membership_suspended
 	reason := sprintf("the membership of subject %q in tenant %q is suspended", [input.subject.id, input.tenant.id])
+}
+
+usual := scopes if {
+	_ := input.subject.roles
+	_ := input.time
+	_ := input.scopes
+	input.delegation == []
+	not input.principal.id == input.subject.id
+	[1 | _ := input.may_act] == []
+	[1 | some other in input.tenant.named; other != input.tenant.id] == []
+	tenant := registry.tenant
+	tenant.terms.status == "ACTIVE"
+	_ := tenant.members[input.subject.id]
+	scopes := json.unmarshal(tenant.agents[input.principal.id])
 }
 
 # METADATA
@@ -165,6 +182,8 @@ _subject_not_member := {"code": "SUBJECT_NOT_MEMBER", "reason": reason} if {
 #   Every row that denies whatever is asked for, in the order of the decision table. Empty when none does; undefined for a request
 #   that lacks what the rows look at, so that there is no decision on it.
 denials := [] if {
+	_ := usual
+} else := [] if {
 	input.scopes
 	input.subject.roles
 	input.time
@@ -208,6 +227,6 @@ _chain_is_valid if {
 	_delegation_faults == []
 }
 
-_subject_is_admitted if registry.membership.status == "ACTIVE"
+_subject_is_admitted if registry.membership
 
 else if registry.terms.membership == "OPTIONAL"

@@ -3,9 +3,8 @@
 # description: |
 #   What the compiled registry says about the tenant of the request. It stands in two layers: `base`, the whole registry as of a
 #   moment, and above it, where there is one, `overlay`, with all that changed since. What is said of a tenant is taken from one
-#   layer alone, and so is the shared catalogue. Every reference to a tenant goes through
-#   `data.registry[_layer].tenants[input.tenant.id]`, so that no rule can reach another tenant's data, and every reference is
-#   a full path, so that the cost of a decision does not grow with the size of the tenant's document.
+#   layer alone, and so is the shared catalogue. Everything that is said of a tenant goes through `tenant`, so that no rule can
+#   reach another tenant's data.
 # schemas:
 #   - input: schema.input
 #   - data.registry: schema.registry
@@ -16,29 +15,40 @@ package tenantgate.registry
 #   What the base says of itself: its revision and moment, and the extensions, which an overlay cannot change as it brings no Rego.
 meta := data.registry.base.meta
 
-# The layer that the tenant is taken from. A version is a moment by which the document had surely been read: where it is that of
-# the base, either may be the newer one. Then it is the overlay, which will be brought what it has missed, while nobody brings
-# again what it had. Whether there is an overlay at all is asked first, as that is a cheaper question than one about a tenant.
-default _layer := "base"
+# METADATA
+# description: |
+#   All that belongs to the tenant, from the layer that has the newer version; undefined where there is no such tenant. A version
+#   is a moment by which the document had surely been read: where it is that of the base, either may be the newer one. Then it is
+#   the overlay, which will be brought what it has missed, while nobody brings again what it had.
+#
+#   OPA converts of it what is looked at and no more, unless it is compared, given to a function or put into another value. So the
+#   cost of a decision does not grow with the tenant.
+tenant := document if {
+	layers := data.registry
+	document := layers.base.tenants[input.tenant.id]
+	not layers.overlay.tenants[input.tenant.id]
+} else := document if {
+	document := data.registry.overlay.tenants[input.tenant.id]
+	document.terms.version >= meta.as_of
+} else := data.registry.base.tenants[input.tenant.id]
 
-_layer := "overlay" if {
-	data.registry.overlay.meta
-	data.registry.overlay.tenants[input.tenant.id].terms.version >= data.registry.base.meta.as_of
-}
-
-# The layer that the shared catalogue is taken from, by the same rule.
-default _shared_layer := "base"
-
-_shared_layer := "overlay" if data.registry.overlay.shared.version >= data.registry.base.meta.as_of
+# METADATA
+# description: The shared catalogue, from the layer that has the newer version of it.
+catalogue := resources if {
+	layers := data.registry
+	resources := layers.base.shared.resources
+	not layers.overlay.shared
+} else := data.registry.overlay.shared.resources if {
+	data.registry.overlay.shared.version >= meta.as_of
+} else := data.registry.base.shared.resources
 
 # METADATA
 # description: |
-#   What the tenant says of itself: a small document, read once, with its status, `membership`, whether it lists `agents`, and
-#   for each resource type the `lengths` of the texts under which its globs are filed. It has no status when there is no such
-#   tenant: it is then empty, or says `removed`.
+#   What the tenant says of itself: its status, its `membership`, and whether it lists `agents`. It has no status when there is no
+#   such tenant: it is then empty, or says `removed`.
 default terms := {}
 
-terms := data.registry[_layer].tenants[input.tenant.id].terms
+terms := tenant.terms
 
 # METADATA
 # description: |
@@ -50,14 +60,11 @@ state := object.union(_reflected, {"max_staleness_seconds": bound | bound := ter
 	meta.extensions
 }
 
-_reflected := reflected if {
-	reflected := _reflected_by(data.registry.overlay.meta)
-} else := {"revision": meta.revision, "as_of": meta.as_of} if {
-	not _overlaid
-}
-
-# There is an overlay, of whatever kind. Not asked where it says what it holds, as this reads all of it.
-_overlaid if type_name(data.registry.overlay)
+_reflected := {"revision": base.revision, "as_of": base.as_of} if {
+	layers := data.registry
+	[true | _ := layers.overlay] == []
+	base := layers.base.meta
+} else := _reflected_by(data.registry.overlay.meta)
 
 # Only an overlay that goes back to the moment of the base, or further, completes it to the overlay's own moment. With one that
 # begins later, and leaves out what changed in between, or with one that is older, the answer is as old as the base, and may be
@@ -75,68 +82,109 @@ _joint_revision(overlay) := overlay.revision if {
 } else := sprintf("%s+%s", [overlay.revision, meta.revision])
 
 # METADATA
-# description: The subject's membership, suspended or not; undefined when there is none.
-membership := data.registry[_layer].tenants[input.tenant.id].members[input.subject.id]
+# description: |
+#   What the tenant lets the subject have: its `policies`, `roles` and `attributes`, where it has any. Undefined when there is no
+#   membership, or it is suspended.
+membership := json.unmarshal(tenant.members[input.subject.id])
+
+# METADATA
+# description: The subject's membership is suspended.
+membership_suspended if tenant.suspended.members[input.subject.id]
 
 # METADATA
 # description: The principal as the tenant lists it; undefined when it does not.
-principal := data.registry[_layer].tenants[input.tenant.id].agents[input.principal.id]
+principal := agent(input.principal.id)
 
 # METADATA
 # description: The agent as the tenant lists it; undefined when it does not.
-agent(id) := data.registry[_layer].tenants[input.tenant.id].agents[id]
+agent(id) := {"status": "ACTIVE", "scopes": json.unmarshal(text)} if {
+	text := tenant.agents[id]
+} else := {"status": "SUSPENDED", "scopes": json.unmarshal(tenant.suspended.agents[id])}
 
 # METADATA
 # description: |
 #   The catalogued resource: the tenant's own entry, else the shared one; undefined when neither is there.
-resource(type, id) := entry if {
-	entry := data.registry[_layer].tenants[input.tenant.id].resources[type][id]
-} else := data.registry[_shared_layer].shared.resources[type][id]
+resource(type, id) := object.union_n([
+	{"access": entry[0] | not entry[0] == ""},
+	{"status": entry[1] | not entry[1] == ""},
+	{"attributes": json.unmarshal(entry[2]) | entry[2]},
+]) if {
+	entry := entries(type, id)[0]
+}
 
 # METADATA
 # description: The resource is shut off, for the tenant or for all.
-resource_suspended(type, id) if data.registry[_layer].tenants[input.tenant.id].resources[type][id].status == "SUSPENDED"
-
-resource_suspended(type, id) if data.registry[_shared_layer].shared.resources[type][id].status == "SUSPENDED"
+resource_suspended(type, id) if entries(type, id)[_][1] == "SUSPENDED"
 
 # METADATA
 # description: |
-#   The tenant's rules that concern a resource, by policy id and then by position. Exact ids are one look-up. A glob is
-#   filed under the literal text before its first wildcard, so that the globs to try are found by one look-up for each
-#   distinct length of such a text, however many globs there are.
-rules(type, id) := [data.registry[layer].tenants[input.tenant.id].rules[i] | some i in positions] if {
-	layer := _layer
-	exact := {i | some i in data.registry[layer].tenants[input.tenant.id].exact[type][id]}
-	positions := exact | {glob.rule |
-		some length in terms.lengths[type]
-		prefix := substring(id, 0, length)
-		some glob in data.registry[layer].tenants[input.tenant.id].globs[type][prefix]
-		_rest_matches(glob, substring(id, length, -1))
-	}
+#   What the catalogues list of a resource, the tenant's own entry before the shared one: access, status and attributes, each
+#   a text, which is empty or left out where it says nothing.
+entries(type, id) := array.concat(
+	[split(entry, "\n") | entry := tenant.resources[key]],
+	[split(entry, "\n") | entry := catalogue[key]],
+) if {
+	key := concat("\t", [type, id])
 }
 
-_rest_matches(glob, _) if not glob.rest
+# METADATA
+# description: |
+#   The tenant's rules that concern a resource, in the order in which they are named: each is an effect, a policy, an id and the
+#   rest. Those that concern an id which a rule names are listed with it.
+rules(type, id) := [json.unmarshal(document.rules[number]) | some number in split(listed, " ")] if {
+	document := tenant
+	listed := split(document.exact[concat("\t", [type, id])], "\n")[0]
+} else := [json.unmarshal(document.rules[number]) | some number in numbers] if {
+	document := tenant
+	numbers := {number | some lines in by_globs(type, id); some number in split(lines[1], " ")}
+} else := []
 
-_rest_matches(glob, rest) if regex.match(glob.rest, rest)
+# METADATA
+# description: |
+#   What the tenant lists of the globs that accept an id: each a pattern and numbers. Globs are filed under
+#   the literal text before their first wildcard, so that those to try are found by one look-up for each distinct length of such
+#   a text, however many there are. All these texts are cut from an id by one format.
+by_globs(type, id) := [lines |
+	document := tenant
+	about := concat("\t", [type, id])
+	some under in split(sprintf(document.globs[type], [id]), "\n")
+	some listed in split(document.globs[under], "\n\n")
+	startswith(about, under)
+	lines := split(listed, "\n")
+	regex.match(lines[0], trim_prefix(about, under))
+]
 
 # METADATA
 # description: |
 #   The users that the tenant names: its members, suspended or not, and those in rules that concern a resource. This and the
 #   next two list, for searches, what a decision never does: they grow with the tenant.
-users(type, id) := members | {user | some rule in rules(type, id); some user in rule.subjects.users} if {
-	members := {user | some user in object.keys(data.registry[_layer].tenants[input.tenant.id].members)}
+users(type, id) := (active | suspended) | in_rules if {
+	active := {user | some user, _ in tenant.members}
+	suspended := {user | some user, _ in tenant.suspended.members}
+	in_rules := {user |
+		some [_, _, _, rest] in rules(type, id)
+		some ["subjects", subjects] in rest.narrowing
+		some user in subjects.users
+	}
 }
 
 # METADATA
 # description: |
 #   The ids of the resources of a type that the catalogues hold, the tenant's and the shared one, or the tenant's rules name.
 resource_ids(type) := (own | shared) | in_rules if {
-	own := {id | some id in object.keys(data.registry[_layer].tenants[input.tenant.id].resources[type])}
-	shared := {id | some id in object.keys(data.registry[_shared_layer].shared.resources[type])}
-	in_rules := {id | some id in object.keys(data.registry[_layer].tenants[input.tenant.id].exact[type])}
+	own := {id | some key, _ in tenant.resources; [type, id] = split(key, "\t")}
+	shared := {id | some key, _ in catalogue; [type, id] = split(key, "\t")}
+	in_rules := {id | some key, _ in tenant.exact; [type, id] = split(key, "\t")}
 }
 
 # METADATA
 # description: |
 #   The actions that rules which concern a resource name. A rule that names none is about any: `invoke` stands for them.
-action_names(type, id) := {name | some rule in rules(type, id); some name in object.get(rule, "actions", ["invoke"])}
+action_names(type, id) := {name |
+	some [_, _, _, rest] in rules(type, id)
+	some name in _actions(object.get(rest, "narrowing", []))
+}
+
+_actions(narrowing) := names if {
+	some ["actions", names] in narrowing
+} else := ["invoke"]

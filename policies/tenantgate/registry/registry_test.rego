@@ -36,7 +36,7 @@ test_rules_that_concern[name] if {
 		"characters that are special in a regular expression": ["TOOL", "agent:tool:admin.refund", []],
 		"a regular expression is an id": ["TOOL", ".*", []],
 	}
-	ids := [rule.id | some rule in registry.rules(tc[0], tc[1])] with data.registry.base as testing.registry
+	ids := [id | some [_, _, id, _] in registry.rules(tc[0], tc[1])] with data.registry.base as testing.registry
 		with input as testing.request_of_acme({})
 	ids == tc[2]
 }
@@ -67,7 +67,7 @@ test_rules_come_in_order_each_once if {
 		"terms": {"lengths": {"TOOL": [1, 2]}},
 		"globs": {"TOOL": {"t": [{"rule": 2}], "t:": [{"rule": 0}]}},
 	})
-	ids := [rule.id | some rule in registry.rules("TOOL", "t:x")] with data.registry.base as compiled
+	ids := [id | some [_, _, id, _] in registry.rules("TOOL", "t:x")] with data.registry.base as compiled
 		with input as testing.request
 	ids == ["a", "b", "c"]
 }
@@ -92,11 +92,12 @@ test_resource[name] if {
 # One word against the resource is enough, whichever entry says it.
 test_resource_suspended[name] if {
 	off := {"resources": {"TOOL": {"t:x": {"status": "SUSPENDED"}}}}
+	off_for_all := {"shared": {"resources": testing.catalogue(off.resources)}}
 	on := {"resources": {"TOOL": {"t:x": {"access": "READ"}}}}
 	some name, tc in {
 		"by the tenant": [testing.registry_with("globex", off), true],
-		"for all": [object.union(testing.registry, {"shared": off}), true],
-		"for all, not by the tenant": [object.union(testing.registry_with("globex", on), {"shared": off}), true],
+		"for all": [object.union(testing.registry, off_for_all), true],
+		"for all, not by the tenant": [object.union(testing.registry_with("globex", on), off_for_all), true],
 		"by another tenant": [testing.registry_with("acme", off), false],
 		"by nobody": [testing.registry_with("globex", on), false],
 	}
@@ -179,7 +180,7 @@ _says contains "a rule by a glob" if count(registry.rules("MEMORY", "memory:alic
 
 # Where the layer in force is silent, the other does not speak for it.
 test_a_tenant_is_of_one_layer[name] if {
-	full := object.union(testing.registry.tenants.acme, {"resources": {"TOOL": {"t:x": {"status": "SUSPENDED"}}}})
+	full := testing.registry_with("acme", {"resources": {"TOOL": {"t:x": {"status": "SUSPENDED"}}}}).tenants.acme
 	bare := {"terms": {"status": "ACTIVE", "membership": "REQUIRED"}}
 	some name, [below, above, version, said] in {
 		"a full one in the base": [full, bare, _as_of - 1, 8],
@@ -196,7 +197,7 @@ test_a_tenant_is_of_one_layer[name] if {
 
 _catalogue(version) := {"shared": {
 	"version": version,
-	"resources": {"TOOL": {"t:new": {"access": "READ"}, "t:x": {"status": "SUSPENDED"}}},
+	"resources": testing.catalogue({"TOOL": {"t:new": {"access": "READ"}, "t:x": {"status": "SUSPENDED"}}}),
 }}
 
 # The shared catalogue has a version of its own, whatever layer the tenant is taken from.
@@ -219,16 +220,16 @@ test_the_newer_of_two_shared_catalogues[name] if {
 }
 
 test_own_entry_before_a_shared_one_of_the_other_layer[name] if {
-	own := {"resources": {"TOOL": {"t:new": {"access": "WRITE"}}}}
-	shared := {"shared": {"resources": {"TOOL": {"t:new": {"access": "READ"}}}}}
+	own := testing.registry_with("globex", {"resources": {"TOOL": {"t:new": {"access": "WRITE"}}}})
+	shared := {"shared": {"resources": testing.catalogue({"TOOL": {"t:new": {"access": "READ"}}})}}
 	some name, [base, overlay] in {
 		"own in the base": [
-			testing.registry_with("globex", own),
+			own,
 			object.union(testing.overlay_of({}), _catalogue(_as_of)),
 		],
 		"own in the overlay": [
 			object.union(testing.registry, shared),
-			testing.overlay_of({"globex": object.union(_closed(_as_of), own)}),
+			testing.overlay_of({"globex": object.union(own.tenants.globex, {"terms": {"version": _as_of}})}),
 		],
 	}
 	entry := registry.resource("TOOL", "t:new") with data.registry as {"base": base, "overlay": overlay}

@@ -14,19 +14,17 @@ import data.tenantgate.registry
 #   The rules that concern the item's resource, each with its verdict: NARROWED_OUT when it is about another subject,
 #   principal, action, scope or time; APPLIES; CONDITIONS_FAIL; or UNDECIDED when conditions on arguments that are not
 #   known yet decide. None when the item is not looked at.
-weigh(item) := [{"rule": rule, "verdict": _verdict(rule, item)} |
+weigh(item) := [[rule, _verdict(rule, item)] |
 	identity.looks_at_item
 	some rule in registry.rules(item.resource.type, item.resource.id)
 ]
 
 _verdict(rule, item) := "NARROWED_OUT" if {
-	some narrowing in rule.narrowing
-	not _within(narrowing, rule, item)
+	some narrowing in rule[3].narrowing
+	not _within(narrowing, item)
 } else := "APPLIES" if {
-	not rule.conditions
-} else := _all_of({_bearing[rule.effect][conditions.outcome(condition, item)] |
-	some condition in rule.conditions
-})
+	not rule[3].conditions
+} else := _all_of({_bearing[rule[0]][conditions.outcome(condition, item)] | some condition in rule[3].conditions})
 
 # Deny-safe: what cannot be evaluated keeps an ALLOW rule from applying, and does not keep a DENY rule from it.
 _bearing := {
@@ -40,56 +38,64 @@ _all_of(bearings) := "CONDITIONS_FAIL" if {
 	"UNDECIDED" in bearings
 } else := "APPLIES"
 
-# One row for each narrowing that a rule may carry; the compiler lists those that a rule does carry.
-_within("assignment", rule, _) if rule.policy in identity.membership.policies
+# One row for each narrowing that a rule may carry; the compiler lists those that a rule does carry, with what they ask for.
+_within(["assignment", policy], _) if policy in identity.membership.policies
 
-_within("actions", rule, item) if item.action.name in rule.actions
+_within(["actions", actions], item) if item.action.name in actions
 
-_within("subjects", rule, _) if input.subject.id in rule.subjects.users
+_within(["subjects", subjects], _) if input.subject.id in subjects.users
 
-_within("subjects", rule, _) if {
-	some role in rule.subjects.roles
+_within(["subjects", subjects], _) if {
+	some role in subjects.roles
 	role in identity.roles
 }
 
-_within("principals", rule, _) if input.principal.id in rule.principals.ids
+_within(["principals", principals], _) if input.principal.id in principals.ids
 
-_within("principals", rule, _) if {
-	some pattern in rule.principals.patterns
+_within(["principals", principals], _) if {
+	some pattern in principals.patterns
 	regex.match(pattern, input.principal.id)
 }
 
-_within("scopes", rule, _) if {
-	every scope in rule.scopes {
+_within(["scopes", scopes], _) if {
+	every scope in scopes {
 		scope in identity.effective_scopes
 	}
 }
 
-_within("not_before", rule, _) if rule.not_before <= input.time
+_within(["not_before", moment], _) if moment <= input.time
 
-_within("not_after", rule, _) if input.time < rule.not_after
+_within(["not_after", moment], _) if input.time < moment
 
 # METADATA
 # description: The rules of an effect that came to a verdict, in order.
-with_verdict(weighed, effect, verdict) := [w.rule | some w in weighed; w.rule.effect == effect; w.verdict == verdict]
+with_verdict(weighed, effect, verdict) := [rule | some [rule, found] in weighed; found == verdict; rule[0] == effect]
 
 # METADATA
 # description: The first condition that keeps an ALLOW rule from applying, in words.
 first_failing(rule, item) := [conditions.in_words(condition) |
-	some condition in rule.conditions
+	some condition in rule[3].conditions
 	_bearing.ALLOW[conditions.outcome(condition, item)] == "FAILS"
 ][0]
 
 # METADATA
+# description: The reason that the rule gives, which is the rule itself where its author gave none.
+reason([effect, policy, id, rest]) := words if {
+	words := rest.reason
+} else := sprintf("%s by rule %q of policy %q", [_done[effect], id, policy])
+
+_done := {"ALLOW": "allowed", "DENY": "denied"}
+
+# METADATA
 # description: A weighed rule as the explanation shows it.
-explain(weighed, item) := {
-	"policy_id": weighed.rule.policy,
-	"rule_id": weighed.rule.id,
-	"effect": weighed.rule.effect,
-	"verdict": weighed.verdict,
+explain([[effect, policy, id, rest], verdict], item) := {
+	"policy_id": policy,
+	"rule_id": id,
+	"effect": effect,
+	"verdict": verdict,
 	"narrowed_by": [narrowing |
-		some narrowing in weighed.rule.narrowing
-		not _within(narrowing, weighed.rule, item)
+		some [narrowing, wanted] in rest.narrowing
+		not _within([narrowing, wanted], item)
 	],
-	"conditions": [conditions.explain(condition, item) | some condition in weighed.rule.conditions],
+	"conditions": [conditions.explain(condition, item) | some condition in rest.conditions],
 }

@@ -21,31 +21,17 @@ import data.tenantgate.rules
 # entrypoint: true
 listing := object.union_n([
 	registry.state,
-	{"tools": answers, "depends_on": (parts_read | parts_read_by_extensions)},
-	{"valid_until": min(turns) | turns != []},
+	{"tools": answers, "depends_on": {part | some [item, weighed] in tools; some part in table.parts_read(item, weighed)}},
+	{"valid_until": min(moments) | moments != []},
 ]) if {
 	identity.denials
-	looked_at := [[item, rules.weigh(item)] |
+	tools := [[item, rules.weigh(item)] |
 		some item in input.items
 		item.action.name
 	]
-	count(looked_at) == count(input.items)
-	answers := [_answer(item, weighed) | some [item, weighed] in looked_at]
-	parts_read := {part | some [_, weighed] in looked_at; some w in weighed; some part in w.rule.reads}
-	parts_read_by_extensions := {part |
-		some name in registry.meta.extensions
-		identity.looks_at_item
-		some [item, _] in looked_at
-		extensions.decidable(name, item)
-		some part in extensions.depends_on(name)
-	}
-	turns := [turn |
-		some [_, weighed] in looked_at
-		some w in weighed
-		some key in ["not_before", "not_after"]
-		turn := w.rule[key]
-		turn > input.time
-	]
+	count(tools) == count(input.items)
+	answers := [_answer(item, weighed) | some [item, weighed] in tools]
+	moments := [moment | some [_, weighed] in tools; some moment in table.turns(weighed)]
 }
 
 _answer(item, weighed) := object.union({"state": "DENIED"}, row) if {
@@ -57,14 +43,14 @@ _answer(item, weighed) := object.union({"state": "DENIED"}, row) if {
 	row.code == "ALLOWED"
 } else := {
 	"state": "CONDITIONAL",
-	"residual": [_residual(w.rule, item) | some w in weighed; w.verdict == "UNDECIDED"],
+	"residual": [_residual(rule, item) | some [rule, "UNDECIDED"] in weighed],
 	"extensions": _open_extensions(item),
 }
 
 # The first row that denies for all arguments. Rules that allow for all arguments count in any case; where there are none, one
 # that may allow must be among the rest.
 _denial(item, weighed) := row if {
-	row := array.concat(identity.denials, table.denials(item, weighed))[0]
+	row := table.denial(item, weighed)
 } else := row if {
 	always := rules.with_verdict(weighed, "ALLOW", "APPLIES")
 	count(always) > 0
@@ -82,20 +68,20 @@ _denial(item, weighed) := row if {
 }
 
 # The rules that may turn an ALLOW into a DENY, depending on the arguments.
-_disputing(weighed) := [w.rule | some w in weighed; w.verdict == "UNDECIDED"; _disputes(w.rule)]
+_disputing(weighed) := [rule | some [rule, "UNDECIDED"] in weighed; _disputes(rule)]
 
-_disputes(rule) if rule.effect == "DENY"
+_disputes(rule) if rule[0] == "DENY"
 
 _disputes(rule) if not table.obligations_accepted(rule)
 
 _open_extensions(item) := [name | some name in registry.meta.extensions; not extensions.decidable(name, item)]
 
-_residual(rule, item) := {
-	"policy_id": rule.policy,
-	"rule_id": rule.id,
-	"effect": rule.effect,
+_residual([effect, policy, id, rest], item) := {
+	"policy_id": policy,
+	"rule_id": id,
+	"effect": effect,
 	"conditions": [conditions.explain(condition, item) |
-		some condition in rule.conditions
+		some condition in rest.conditions
 		conditions.on_arguments(condition)
 	],
 }
