@@ -62,7 +62,7 @@ def suspend(document: dict[str, Json], records: items.TenantRecords) -> dict[str
         shut["terms"]["status"] = off.tenant.status
     if off.agents and "agents" not in shut["terms"]:
         # Where none is listed, all may act. Once one is, the others must be, to go on; that lets none do more than before.
-        shut |= _people((), records.agents)
+        shut["agents"] = _people((), records.agents).get("agents", {})
         shut["terms"]["agents"] = True
     for kind, entries in _people(off.members, off.agents).get("suspended", {}).items():
         shut[kind] = {key: text for key, text in shut.get(kind, {}).items() if key not in entries}
@@ -78,7 +78,7 @@ def suspend_resources(catalogue: dict[str, Json], resources: Iterable[items.Reso
 
 
 def compile_resources(resources: Iterable[items.Resource]) -> dict[str, Json]:
-    """Compile catalogued resources: each to the lines access, status and attributes, without those at the end that say nothing."""
+    """Compile catalogued resources: each to lines, access, status and attributes, but for those at the end that say nothing."""
     return {
         _key(resource.resource_type, resource.resource_id): "\n".join(
             (
@@ -121,25 +121,22 @@ class _Rules:
     def __init__(self, policies: Iterable[items.Policy]) -> None:
         self._rules: list[list[Json]] = []
         self._exact: dict[str, list[int]] = defaultdict(list)
-        self._under: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        self._globs: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         self._lengths: dict[str, set[int]] = defaultdict(set)
         for policy in sorted(policies, key=lambda p: p.policy_id):
             for position, rule in enumerate(policy.rules):
                 for resource in dict.fromkeys(rule.resources):
                     self._file(rule.resource_type, resource)
                 self._rules.append(_rule(policy, rule, position))
-        self._width = len(str(len(self._rules) - 1))
+        self._width = len(str(len(self._rules)))
 
     def document(self) -> dict[str, Json]:
         """Give what a tenant's document says of rules."""
-        under: dict[str, str] = {kind: _cut(kind, lengths) for kind, lengths in self._lengths.items()}
-        for key, rests in self._under.items():
-            found = (f"{globs.to_regex(rest)}\n{self._concerning(numbers)}" for rest, numbers in rests.items())
-            under[key] = "\n\n".join(found)
         parts: dict[str, dict[str, Json]] = {
-            "rules": {self._name(number): _text(rule) for number, rule in enumerate(self._rules)},
-            "exact": {key: self._concerning(self._numbers(key)) for key in self._exact},
-            "globs": under,
+            "rules": {self._number(number): _text(rule) for number, rule in enumerate(self._rules)},
+            "exact": {key: self._listed({*numbers, *self._by_globs(key)}) for key, numbers in self._exact.items()},
+            "globs": {key: self._by_pattern(rests) for key, rests in self._globs.items()},
+            "cuts": {kind: _cuts(lengths) for kind, lengths in self._lengths.items()},
         }
         return {name: part for name, part in parts.items() if part}
 
@@ -147,40 +144,41 @@ class _Rules:
         number = len(self._rules)
         if globs.is_glob(resource):
             prefix, rest = globs.split(resource)
-            self._under[_key(kind, prefix)][rest].append(number)
-            self._lengths[kind].add(len(prefix))
+            key = _key(kind, prefix)
+            self._globs[key][rest].append(number)
+            self._lengths[kind].add(len(key))
         else:
             self._exact[_key(kind, resource)].append(number)
 
-    def _numbers(self, key: str) -> list[int]:
-        """Find the rules that concern an id, by itself or by a glob."""
-        kind, resource = key.split("\t")
-        return sorted({*self._exact[key], *self._by_globs(kind, resource)})
-
-    def _by_globs(self, kind: str, resource: str) -> Iterator[int]:
-        for length in self._lengths.get(kind, ()):
-            for rest, numbers in self._under.get(_key(kind, resource[:length]), {}).items():
-                if len(resource) >= length and globs.matches(rest, resource[length:]):
+    def _by_globs(self, key: str) -> Iterator[int]:
+        for length in self._lengths.get(key.partition("\t")[0], ()):
+            for rest, numbers in self._globs.get(key[:length], {}).items():
+                if len(key) >= length and globs.matches(rest, key[length:]):
                     yield from numbers
 
-    def _concerning(self, numbers: list[int]) -> str:
-        """List rules that concern something; where all of them allow whatever is asked, with policy, id and reason of the first."""
-        listed = " ".join(self._name(number) for number in numbers)
-        rules = [self._rules[number] for number in numbers]
+    def _by_pattern(self, rests: dict[str, list[int]]) -> str:
+        """List, for globs that begin alike, what the rest of a key must match, and the rules that concern it then."""
+        return "\n".join(f"{globs.to_regex(rest)}\t{self._listed(numbers)}" for rest, numbers in rests.items())
+
+    def _listed(self, numbers: Iterable[int]) -> str:
+        """List rules by number; where all of them allow whatever is asked, with policy, id and reason of the first."""
+        ordered = sorted(numbers)
+        listed = " ".join(self._number(number) for number in ordered)
+        rules = [self._rules[number] for number in ordered]
         if any(effect == "DENY" or rest.keys() - {"reason"} for effect, _, _, rest in rules):
             return listed
         _, policy, name, rest = rules[0]
         reason = rest.get("reason") or f"allowed by rule {_text(name)} of policy {_text(policy)}"
-        return listed if "\n" in reason else "\n".join((listed, policy, name, reason))
+        return listed if "\t" in reason or "\n" in reason else f"{listed}\t{policy}\t{name}\t{reason}"
 
-    def _name(self, number: int) -> str:
+    def _number(self, number: int) -> str:
         """Write a number so that numbers sort as texts."""
         return f"{number:0{self._width}}"
 
 
-def _cut(kind: str, lengths: Iterable[int]) -> str:
-    """Give the format by which the Rego cuts an id into the keys that its globs may be filed under, one to a line."""
-    return "\n".join(_key(kind.replace("%", "%%"), f"%.{length}[1]s") for length in sorted(lengths))
+def _cuts(lengths: Iterable[int]) -> str:
+    """Give the format by which the Rego cuts a resource's key into those that its globs may be filed under, one to a line."""
+    return "\n".join(f"%.{length}[1]s" for length in sorted(lengths))
 
 
 def _key(kind: str, resource: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sidecar.bundles.build import write_data
+from sidecar.bundles.compile import FORMAT
 from sidecar.registry.spool import Spool
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def compiled(
         spool.check()
         write_data(spool, out)
     document: dict[str, Any] = json.loads(out.getvalue())
-    document["meta"] = {"revision": revision, "as_of": as_of, "extensions": list(extensions), "format": 1}
+    document["meta"] = {"revision": revision, "as_of": as_of, "extensions": list(extensions), "format": FORMAT}
     return document
 
 

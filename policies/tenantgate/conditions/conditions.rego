@@ -19,10 +19,12 @@ import data.tenantgate.registry
 outcome(condition, item) := "UNDECIDED" if {
 	not item.arguments
 	on_arguments(condition)
-} else := _word[result] if {
-	result := _compare(condition, object.get(item, condition.at, _missing), condition.value)
-} else := _word[result] if {
-	result := _compare(condition, _value(condition, item), _expected(condition, item))
+} else := _word[regex.match(pattern, actual)] if {
+	pattern := condition.regex
+	actual := _value(condition, item)
+	is_string(actual)
+} else := _word[answer] if {
+	answer := _compare(condition.op, _value(condition, item), _expected(condition, item))
 } else := "UNEVALUABLE"
 
 _word := {true: "HOLDS", false: "FAILS"}
@@ -103,77 +105,38 @@ _attributes(resource) := attributes if {
 	attributes := registry.resource(resource.type, resource.id).attributes
 } else := {}
 
-_compare(condition, actual, _) := actual != _missing if condition.op == "exists"
+# What an operator says of two values; undefined for values that it cannot compare.
+_compare("exists", actual, _) := actual != _missing
 
-_compare(condition, actual, _) := actual == _missing if condition.op == "absent"
+_compare("absent", actual, _) := actual == _missing
 
-_compare(condition, actual, expected) := actual == expected if {
-	condition.op == "eq"
-	_both_found(actual, expected)
-}
+_compare("eq", actual, expected) := actual == expected if _both_found(actual, expected)
 
-_compare(condition, actual, expected) := actual != expected if {
-	condition.op == "ne"
-	_both_found(actual, expected)
-}
+_compare("ne", actual, expected) := actual != expected if _both_found(actual, expected)
 
-_compare(condition, actual, expected) := actual < expected if {
-	condition.op == "lt"
-	_ordered(actual, expected)
-}
+_compare("lt", actual, expected) := actual < expected if _ordered(actual, expected)
 
-_compare(condition, actual, expected) := actual <= expected if {
-	condition.op == "lte"
-	_ordered(actual, expected)
-}
+_compare("lte", actual, expected) := actual <= expected if _ordered(actual, expected)
 
-_compare(condition, actual, expected) := actual > expected if {
-	condition.op == "gt"
-	_ordered(actual, expected)
-}
+_compare("gt", actual, expected) := actual > expected if _ordered(actual, expected)
 
-_compare(condition, actual, expected) := actual >= expected if {
-	condition.op == "gte"
-	_ordered(actual, expected)
-}
+_compare("gte", actual, expected) := actual >= expected if _ordered(actual, expected)
 
-_compare(condition, actual, expected) := _member(actual, expected) if {
-	condition.op == "in"
-	_both_found(actual, expected)
-}
+_compare("in", actual, expected) := _member(actual, expected) if _both_found(actual, expected)
 
-_compare(condition, actual, expected) := _member(actual, expected) == false if {
-	condition.op == "not_in"
-	_both_found(actual, expected)
-}
+_compare("not_in", actual, expected) := _member(actual, expected) == false if _both_found(actual, expected)
 
-_compare(condition, actual, expected) := startswith(actual, expected) if {
-	condition.op == "prefix"
-	_strings(actual, expected)
-}
+_compare("prefix", actual, expected) := startswith(actual, expected) if _strings(actual, expected)
 
-_compare(condition, actual, expected) := endswith(actual, expected) if {
-	condition.op == "suffix"
-	_strings(actual, expected)
-}
+_compare("suffix", actual, expected) := endswith(actual, expected) if _strings(actual, expected)
 
-_compare(condition, actual, expected) := regex.match(_regex(condition, expected), actual) if {
-	condition.op == "glob"
-	_strings(actual, expected)
-}
+_compare("glob", actual, expected) := regex.match(globs.to_regex(expected), actual) if _strings(actual, expected)
 
-_compare(condition, actual, expected) := contains(actual, expected) if {
-	condition.op == "contains"
-	_strings(actual, expected)
-}
+_compare("contains", actual, expected) := contains(actual, expected) if _strings(actual, expected)
 
-_compare(condition, actual, expected) := _member(expected, actual) if {
-	condition.op == "contains"
-	_both_found(actual, expected)
-}
+_compare("contains", actual, expected) := _member(expected, actual) if _both_found(actual, expected)
 
-_compare(condition, actual, expected) := subset if {
-	condition.op == "subset_of"
+_compare("subset_of", actual, expected) := subset if {
 	is_array(actual)
 	is_array(expected)
 	subset := count({v | some v in actual} - {v | some v in expected}) == 0
@@ -197,7 +160,3 @@ _ordered(actual, expected) if {
 } else if {
 	_strings(actual, expected)
 }
-
-_regex(condition, _) := condition.regex
-
-_regex(condition, glob) := globs.to_regex(glob) if not condition.regex

@@ -14,7 +14,8 @@ import data.tenantgate.rules
 
 # METADATA
 # description: |
-#   The decision on one item; undefined for an item that lacks what the rules look at.
+#   The decision on one item; undefined for an item that lacks what the rules look at. What is asked most is seen at a glance; the
+#   answer is the same as if it were judged.
 decide(item) := {
 	"effect": "ALLOW",
 	"code": "ALLOWED",
@@ -27,54 +28,61 @@ decide(item) := {
 	"as_of": as_of,
 } if {
 	input.explain == false
-	held := identity.usual
-	[revision, as_of] := _moment
-	_ := item.arguments
-	_ := item.action.name
-	about := concat("\t", [item.resource.type, item.resource.id])
+	item.action.name
+	item.arguments
+	key := concat("\t", [item.resource.type, item.resource.id])
+	[_, policy, id, reason] := registry.concerning(item.resource.type, key)
+	held := identity.direct_scopes
+	[revision, as_of] := _state_of_base_alone
 	tenant := registry.tenant
 	not tenant.terms.max_staleness_seconds
-	[_, policy, id, reason] = split(tenant.exact[about], "\n")
-	not tenant.resources[about]
-	some scope in input.settings.scopes[data.registry.base.shared.resources[about]]
+	not tenant.resources[key]
+	access := data.registry.base.shared.resources[key]
+	access in {"READ", "WRITE"}
+	some scope in input.settings.scopes[access]
 	input.scopes[_] == scope
 	held[_] == scope
 } else := judge(item)
 
-_moment := [base.revision, base.as_of] if {
+# A base without overlay, of a tenant that sets no bound, and no extensions: nothing else is to be said of the registry.
+_state_of_base_alone := [base.revision, base.as_of] if {
 	layers := data.registry
-	[1 | _ := layers.overlay] == []
+	[true | _ := layers.overlay] == []
 	base := layers.base.meta
 	base.extensions == []
 }
 
 # METADATA
-# description: |
-#   The decision on one item, whatever is asked.
+# description: The decision on one item by the whole table.
 judge(item) := object.union_n([
-	{"effect": "DENY", "depends_on": parts_read(item, weighed)},
+	{"effect": "DENY", "depends_on": (parts_read(weighed) | parts_read_by_extensions([item]))},
 	row,
 	registry.state,
 	{"valid_until": min(moments) | not moments == []},
 	{"explanation": _explanation(item, weighed) | input.explain},
 ]) if {
-	_ := item.action.name
-	_ := item.arguments
+	identity.denials
+	item.action.name
+	item.arguments
 	weighed := rules.weigh(item)
 	row := first_row(item, weighed)
 	moments := turns(weighed)
 }
 
 # METADATA
-# description: The parts of the request that the answer depends on. A later request that differs in others only is answered alike.
-parts_read(item, weighed) := by_rules | by_extensions if {
-	by_rules := {part | some [rule, _] in weighed; some part in rule[3].reads}
-	by_extensions := {part |
-		some name in registry.meta.extensions
-		identity.looks_at_item
-		extensions.decidable(name, item)
-		some part in extensions.depends_on(name)
-	}
+# description: |
+#   The parts of the request that the rules read. With those that the extensions read, the answer depends on them alone: a later
+#   request that differs in others only is answered alike.
+parts_read(weighed) := {part | some [rule, _] in weighed; some part in rule[3].reads}
+
+# METADATA
+# description: The parts of the request that the extensions read which are asked about some item.
+parts_read_by_extensions(about) := {part |
+	some name in registry.meta.extensions
+	identity.looks_at_item
+	some item in about
+	extensions.decidable(name, item)
+	some part in extensions.depends_on(name)
 }
 
 # METADATA
@@ -88,16 +96,29 @@ turns(weighed) := [turn |
 
 # METADATA
 # description: The first row that applies. A row denies unless it is ALLOWED, which alone says otherwise.
-first_row(item, weighed) := row if {
+first_row(item, weighed) := _first_row_of_rules(item, weighed) if {
+	_nobody_is_refused
+	_open(concat("\t", [item.resource.type, item.resource.id]))
+} else := row if {
 	row := denial(item, weighed)
+} else := last_row(item, weighed)
+
+# Neither the rows about identity nor extensions deny anything.
+_nobody_is_refused if {
+	identity.denials == []
+	registry.meta.extensions == []
+}
+
+_first_row_of_rules(item, weighed) := _denied_by_rule(rule) if {
+	rule := rules.with_verdict(weighed, "DENY", "APPLIES")[0]
 } else := last_row(item, weighed)
 
 # METADATA
 # description: The first row that denies the item whatever the ALLOW rules say; undefined where none does.
 denial(item, weighed) := row if {
 	row := identity.denials[0]
-} else := _resource_suspended(item) if {
-	registry.resource_suspended(item.resource.type, item.resource.id)
+} else := row if {
+	row := _resource_suspended(item)
 } else := _denied_by_rule(rule) if {
 	rule := rules.with_verdict(weighed, "DENY", "APPLIES")[0]
 } else := row if {
@@ -106,15 +127,29 @@ denial(item, weighed) := row if {
 
 # The rows that deny the item whatever the ALLOW rules say.
 _denials(item, weighed) := array.flatten([
-	[_resource_suspended(item) | registry.resource_suspended(item.resource.type, item.resource.id)],
+	[row | row := _resource_suspended(item)],
 	[_denied_by_rule(rule) | some rule in rules.with_verdict(weighed, "DENY", "APPLIES")],
 	_denied_by_extensions(item),
 	[row | row := _scope_insufficient(item)],
 ])
 
+# The shared catalogue alone speaks of the resource, and of nothing but an access that the scopes grant.
+_open(key) if {
+	not registry.tenant.resources[key]
+	_granted[registry.catalogue[key]]
+}
+
+_granted contains access if {
+	some access in ["READ", "WRITE"]
+	some scope in input.settings.scopes[access]
+	identity.effective_scopes[scope]
+}
+
 # METADATA
 # description: The row that is reached when nothing else denies.
-last_row(item, weighed) := by_obligations(allowing) if {
+last_row(item, weighed) := no_matching_rule(item) if {
+	weighed == []
+} else := by_obligations(allowing) if {
 	allowing := rules.with_verdict(weighed, "ALLOW", "APPLIES")
 	not allowing == []
 } else := condition_not_met(rule, item) if {
@@ -135,7 +170,7 @@ by_obligations(allowing) := {
 } if {
 	[_, policy, id, _] := allowing[0]
 	demanded := [o | some [_, _, _, rest] in allowing; some o in rest.obligations]
-	[o | some o in demanded; not o.type in input.accepts] == []
+	{o.type | some o in demanded} - {type | some type in input.accepts} == set()
 } else := object.union(_naming(rule), {"code": "OBLIGATION_UNSUPPORTED", "reason": reason}) if {
 	rule := [r | some r in allowing; not obligations_accepted(r)][0]
 	unsupported := {o.type | some o in rule[3].obligations} - {type | some type in input.accepts}
@@ -165,6 +200,7 @@ condition_not_met(rule, item) := object.union(_naming(rule), {"code": "CONDITION
 }
 
 _resource_suspended(item) := {"code": "RESOURCE_SUSPENDED", "reason": reason} if {
+	registry.resource_suspended(item.resource.type, item.resource.id)
 	reason := sprintf("%s %q is suspended", [item.resource.type, item.resource.id])
 }
 

@@ -1,5 +1,6 @@
 package tenantgate.decision_test
 
+import data.tenantgate.decision as table
 import data.tenantgate.testing
 
 _allow := testing.rule("allow", "ALLOW", {})
@@ -275,7 +276,6 @@ test_scopes[name] if {
 	}
 	compiled := testing.registry_with("globex", {
 		"rules": [_allow],
-		"terms": {"lengths": {"TOOL": [11]}},
 		"globs": {"TOOL": {"agent:tool:": [{"rule": 0}]}},
 		"resources": {"TOOL": resources},
 	})
@@ -497,3 +497,140 @@ test_only_the_caller_can_say_what_it_carries_out if {
 	asked := json.remove(testing.request, ["/accepts"])
 	not testing.decide_under(testing.registry_of([_with_approval]), asked).effect == "ALLOW"
 }
+
+# What is decided at a glance: a tool of the shared catalogue, an agent that acts for a member directly, rules that allow whatever is
+# asked. Each case changes the registry or the request.
+_at_a_glance := object.union(
+	testing.registry_with("globex", {
+		"terms": {"membership": "REQUIRED", "agents": true},
+		"members": {"alice": {"status": "ACTIVE"}, "carol": {"status": "SUSPENDED"}},
+		"agents": {
+			"agent:order-bot": {"scopes": ["tools:read"], "status": "ACTIVE"},
+			"agent:writer": {"scopes": ["tools:write"], "status": "ACTIVE"},
+			"agent:poor": {"scopes": [], "status": "ACTIVE"},
+			"agent:old": {"scopes": ["tools:read"], "status": "SUSPENDED"},
+			"alice": {"scopes": ["tools:read"], "status": "ACTIVE"},
+		},
+		"rules": [
+			testing.rule("a", "ALLOW", {}),
+			testing.rule(`with "quotes" and \`, "ALLOW", {}),
+			testing.rule("c", "ALLOW", {"reason": "because"}),
+			testing.rule("d", "DENY", {}),
+			testing.rule("e", "ALLOW", {"obligations": [_log]}),
+		],
+		"exact": {"TOOL": {
+			"t:one": [0],
+			"t:two": [1, 2],
+			"t:three": [2, 1],
+			"t:denied": [0, 3],
+			"t:demanding": [0, 4],
+			"t:own": [0],
+			"t:own-off": [0],
+			"t:off": [0],
+			"t:write": [0],
+			"t:no-entry": [0],
+			"t:attributes": [0],
+		}},
+		"globs": {"TOOL": {
+			"t:g": [{"rule": 2, "rest": `^(?s:[^:/]*)$`}],
+			"t:gl": [{"rule": 1, "rest": `^(?s:[^:/]*)$`}],
+			"t:h": [{"rule": 3, "rest": `^(?s:[^:/]*)$`}, {"rule": 2, "rest": `^(?s:.*)$`}],
+		}},
+		"resources": {"TOOL": {"t:own": {"access": "WRITE"}, "t:own-off": {"status": "SUSPENDED"}}},
+	}),
+	{"shared": {"resources": testing.catalogue({"TOOL": object.union(
+		{id: {"access": "READ"} |
+			some id in ["t:one", "t:two", "t:three", "t:denied", "t:demanding", "t:own", "t:own-off", "t:g", "t:glob", "t:h", "t:none"]
+		},
+		{
+			"t:off": {"access": "READ", "status": "SUSPENDED"},
+			"t:write": {"access": "WRITE"},
+			"t:attributes": {"access": "READ", "attributes": {"a": 1}},
+		},
+	)})}},
+)
+
+_about(id) := {"resource": {"id": id}}
+
+test_as_by_the_whole_table[name] if {
+	some name, [changes, code, rule] in {
+		"one rule": [_about("t:one"), "ALLOWED", "a"],
+		"the first of two rules": [_about("t:two"), "ALLOWED", `with "quotes" and \`],
+		"the first of two rules, in whatever order they are named": [_about("t:three"), "ALLOWED", `with "quotes" and \`],
+		"a DENY rule beside": [_about("t:denied"), "DENIED_BY_RULE", "d"],
+		"an obligation beside": [_about("t:demanding"), "OBLIGATION_UNSUPPORTED", "e"],
+		"one glob": [_about("t:g"), "ALLOWED", "c"],
+		"two globs, of which one begins like the other": [_about("t:glob"), "ALLOWED", `with "quotes" and \`],
+		"two globs that begin alike": [_about("t:h"), "DENIED_BY_RULE", "d"],
+		"no rule": [_about("t:none"), "NO_MATCHING_RULE", ""],
+		"an own entry that asks for more": [_about("t:own"), "SCOPE_INSUFFICIENT", ""],
+		"an own entry that is suspended": [_about("t:own-off"), "RESOURCE_SUSPENDED", ""],
+		"a shared entry that is suspended": [_about("t:off"), "RESOURCE_SUSPENDED", ""],
+		"a shared entry that is suspended, and a setting of that name": [
+			object.union(_about("t:off"), {"settings": {"scopes": {"READ\nSUSPENDED": ["tools:read"]}}}),
+			"RESOURCE_SUSPENDED",
+			"",
+		],
+		"a shared entry that writes": [_about("t:write"), "SCOPE_INSUFFICIENT", ""],
+		"a shared entry with attributes": [_about("t:attributes"), "ALLOWED", "a"],
+		"no entry": [_about("t:no-entry"), "ALLOWED", "a"],
+		"an agent with another scope that will do": [
+			{"principal": {"id": "agent:writer"}, "scopes": ["tools:write"]},
+			"ALLOWED",
+			"a",
+		],
+		"an agent that may hold no scope": [{"principal": {"id": "agent:poor"}}, "SCOPE_INSUFFICIENT", ""],
+		"no scope": [{"scopes": []}, "SCOPE_INSUFFICIENT", ""],
+		"an agent that is suspended": [{"principal": {"id": "agent:old"}}, "DELEGATION_INVALID", ""],
+		"no agent of the tenant": [{"principal": {"id": "agent:none"}}, "DELEGATION_INVALID", ""],
+		"an agent that is the subject": [{"principal": {"id": "alice"}}, "IMPERSONATION", ""],
+		"a suspended member": [{"subject": {"id": "carol"}}, "SUBJECT_NOT_MEMBER", ""],
+		"no member": [{"subject": {"id": "dave"}}, "SUBJECT_NOT_MEMBER", ""],
+		"a chain": [{"delegation": [{"id": "agent:old"}]}, "DELEGATION_INVALID", ""],
+		"an agent that may act": [{"may_act": ["agent:order-bot"]}, "ALLOWED", "a"],
+		"an agent that may not act": [{"may_act": []}, "DELEGATION_INVALID", ""],
+		"the tenant named": [{"tenant": {"named": ["globex"]}}, "ALLOWED", "a"],
+		"another tenant named": [{"tenant": {"named": ["globex", "acme"]}}, "TENANT_MISMATCH", ""],
+		"explained": [{"explain": true}, "ALLOWED", "a"],
+	}
+	asked := object.union(testing.request_with(_about("t:one")), changes)
+	decision := testing.decide_under(_at_a_glance, asked)
+	decision == table.judge(asked) with data.registry.base as _at_a_glance with input as asked
+	[decision.code, object.get(decision, "rule_id", "")] == [code, rule]
+}
+
+test_as_by_the_whole_table_under_another_registry[name] if {
+	overlay := testing.overlay_of({})
+	some name, [changes, wanted] in {
+		"with a bound": [
+			{"base": {"tenants": {"globex": {"terms": {"max_staleness_seconds": 7}}}}},
+			{"code": "ALLOWED", "max_staleness_seconds": 7},
+		],
+		"suspended": [{"base": {"tenants": {"globex": {"terms": {"status": "SUSPENDED"}}}}}, {"code": "TENANT_SUSPENDED"}],
+		"with an extension": [{"base": {"meta": {"extensions": ["x"]}}}, {"code": "DENIED_BY_RULE"}],
+		"with an overlay": [{"overlay": overlay}, {"code": "ALLOWED", "revision": overlay.meta.revision}],
+		"with an overlay that has another catalogue": [
+			{"overlay": object.union(overlay, {"shared": {"resources": {}, "version": overlay.meta.since}})},
+			{"code": "ALLOWED", "revision": overlay.meta.revision},
+		],
+	}
+	layers := object.union({"base": _at_a_glance}, changes)
+	asked := testing.request_with(_about("t:one"))
+	decision := data.tenantgate.authorize.decision with data.registry as layers with input as asked
+	decision == table.judge(asked) with data.registry as layers with input as asked
+	testing.has(decision, wanted)
+}
+
+# What could not be decided is not decided for being explained.
+test_no_explained_decision_on_a_malformed_request[path] if {
+	some path in ["/subject/id", "/subject/roles", "/time", "/scopes", "/principal/id", "/tenant/id"]
+	asked := json.remove(testing.request_with({"explain": true}), [path])
+	not testing.decide_under(testing.registry_of([_allow]), asked)
+}
+
+# Arguments that are no object are not arguments left open, which would leave a DENY rule undecided.
+test_no_decision_on_arguments_that_are_false if {
+	not testing.decide([_allow, _deny_if_large], {"arguments": false})
+}
+
+_deny_if_large := testing.rule("large", "DENY", {"conditions": [testing.condition("/arguments/amount", "gt", 5)]})

@@ -130,28 +130,37 @@ entries(type, id) := array.concat(
 # METADATA
 # description: |
 #   The tenant's rules that concern a resource, in the order in which they are named: each is an effect, a policy, an id and the
-#   rest. Those that concern an id which a rule names are listed with it.
-rules(type, id) := [json.unmarshal(document.rules[number]) | some number in split(listed, " ")] if {
-	document := tenant
-	listed := split(document.exact[concat("\t", [type, id])], "\n")[0]
-} else := [json.unmarshal(document.rules[number]) | some number in numbers] if {
-	document := tenant
-	numbers := {number | some lines in by_globs(type, id); some number in split(lines[1], " ")}
-} else := []
+#   rest.
+rules(type, id) := [json.unmarshal(tenant.rules[number]) |
+	some number in split(concerning(type, concat("\t", [type, id]))[0], " ")
+]
 
 # METADATA
 # description: |
-#   What the tenant lists of the globs that accept an id: each a pattern and numbers. Globs are filed under
-#   the literal text before their first wildcard, so that those to try are found by one look-up for each distinct length of such
-#   a text, however many there are. All these texts are cut from an id by one format.
-by_globs(type, id) := [lines |
+#   What is listed for the resource with a key: the numbers of all rules that concern it and, where all of them allow whatever is
+#   asked, policy, id and reason of the first. Undefined where no rule concerns it. Under an id that a rule names stand also those
+#   that concern it by a glob.
+concerning(type, key) := split(listed, "\t") if {
+	listed := tenant.exact[key]
+} else := _together(_by_globs(type, key))
+
+_together([listed]) := listed
+
+_together(several) := [concat(" ", numbers)] if {
+	several[1]
+	numbers := {number | some listed in several; some number in split(listed[0], " ")}
+}
+
+# What is listed for each glob that accepts a resource. Globs are filed under the key as far as the text before their first wildcard,
+# so that those to try are found by one look-up for each distinct length of such a text, however many there are. All of these are
+# cut from the key by one format. A line break in what is asked for makes more of them; each must begin the key all the same.
+_by_globs(type, key) := [array.slice(listed, 1, 5) |
 	document := tenant
-	about := concat("\t", [type, id])
-	some under in split(sprintf(document.globs[type], [id]), "\n")
-	some listed in split(document.globs[under], "\n\n")
-	startswith(about, under)
-	lines := split(listed, "\n")
-	regex.match(lines[0], trim_prefix(about, under))
+	some under in split(sprintf(document.cuts[type], [key]), "\n")
+	some line in split(document.globs[under], "\n")
+	startswith(key, under)
+	listed := split(line, "\t")
+	regex.match(listed[0], trim_prefix(key, under))
 ]
 
 # METADATA

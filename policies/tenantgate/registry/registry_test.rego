@@ -64,7 +64,6 @@ test_rules_come_in_order_each_once if {
 	compiled := testing.registry_with("globex", {
 		"rules": [testing.rule(id, "ALLOW", {}) | some id in ["a", "b", "c"]],
 		"exact": {"TOOL": {"t:x": [1, 2]}},
-		"terms": {"lengths": {"TOOL": [1, 2]}},
 		"globs": {"TOOL": {"t": [{"rule": 2}], "t:": [{"rule": 0}]}},
 	})
 	ids := [id | some [_, _, id, _] in registry.rules("TOOL", "t:x")] with data.registry.base as compiled

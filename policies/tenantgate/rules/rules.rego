@@ -20,8 +20,8 @@ weigh(item) := [[rule, _verdict(rule, item)] |
 ]
 
 _verdict(rule, item) := "NARROWED_OUT" if {
-	some narrowing in rule[3].narrowing
-	not _within(narrowing, item)
+	some [name, wanted] in rule[3].narrowing
+	not _within(name, wanted, item)
 } else := "APPLIES" if {
 	not rule[3].conditions
 } else := _all_of({_bearing[rule[0]][conditions.outcome(condition, item)] | some condition in rule[3].conditions})
@@ -39,33 +39,33 @@ _all_of(bearings) := "CONDITIONS_FAIL" if {
 } else := "APPLIES"
 
 # One row for each narrowing that a rule may carry; the compiler lists those that a rule does carry, with what they ask for.
-_within(["assignment", policy], _) if policy in identity.membership.policies
+_within("assignment", policy, _) if policy in identity.membership.policies
 
-_within(["actions", actions], item) if item.action.name in actions
+_within("actions", actions, item) if item.action.name in actions
 
-_within(["subjects", subjects], _) if input.subject.id in subjects.users
+_within("subjects", subjects, _) if input.subject.id in subjects.users
 
-_within(["subjects", subjects], _) if {
+_within("subjects", subjects, _) if {
 	some role in subjects.roles
 	role in identity.roles
 }
 
-_within(["principals", principals], _) if input.principal.id in principals.ids
+_within("principals", principals, _) if input.principal.id in principals.ids
 
-_within(["principals", principals], _) if {
+_within("principals", principals, _) if {
 	some pattern in principals.patterns
 	regex.match(pattern, input.principal.id)
 }
 
-_within(["scopes", scopes], _) if {
+_within("scopes", scopes, _) if {
 	every scope in scopes {
 		scope in identity.effective_scopes
 	}
 }
 
-_within(["not_before", moment], _) if moment <= input.time
+_within("not_before", moment, _) if moment <= input.time
 
-_within(["not_after", moment], _) if input.time < moment
+_within("not_after", moment, _) if input.time < moment
 
 # METADATA
 # description: The rules of an effect that came to a verdict, in order.
@@ -82,7 +82,10 @@ first_failing(rule, item) := [conditions.in_words(condition) |
 # description: The reason that the rule gives, which is the rule itself where its author gave none.
 reason([effect, policy, id, rest]) := words if {
 	words := rest.reason
-} else := sprintf("%s by rule %q of policy %q", [_done[effect], id, policy])
+} else := sprintf(`%s by rule "%s" of policy "%s"`, [_done[effect], _quotable(id), _quotable(policy)])
+
+# As the compiler quotes what it writes.
+_quotable(id) := strings.replace_n({`\`: `\\`, `"`: `\"`}, id)
 
 _done := {"ALLOW": "allowed", "DENY": "denied"}
 
@@ -95,7 +98,7 @@ explain([[effect, policy, id, rest], verdict], item) := {
 	"verdict": verdict,
 	"narrowed_by": [narrowing |
 		some [narrowing, wanted] in rest.narrowing
-		not _within([narrowing, wanted], item)
+		not _within(narrowing, wanted, item)
 	],
 	"conditions": [conditions.explain(condition, item) | some condition in rest.conditions],
 }

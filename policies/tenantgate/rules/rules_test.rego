@@ -115,7 +115,7 @@ test_roles_of_a_membership[name] if {
 		"no member": ["dave", "NARROWED_OUT"],
 	}
 	compiled := testing.registry_with("acme", {
-		"terms": {"membership": "OPTIONAL", "lengths": {"TOOL": []}},
+		"terms": {"membership": "OPTIONAL"},
 		"rules": [testing.rule("r", "ALLOW", {"narrowing": ["subjects"], "subjects": {"roles": ["support"]}})],
 		"exact": {"TOOL": {"agent:tool:order-lookup": [0]}},
 	})

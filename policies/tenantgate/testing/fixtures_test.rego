@@ -5,6 +5,8 @@
 #   compiled here as the compiler does it. The file is named like a test so that no bundle takes it in.
 package tenantgate.testing
 
+import data.tenantgate.globs
+
 # METADATA
 # description: |
 #   Three tenants: acme keeps memberships and agents, globex is a plain table's, initech is suspended. Each case that is about
@@ -25,7 +27,6 @@ _tenants := {
 			"membership": "REQUIRED",
 			"agents": true,
 			"max_staleness_seconds": 900,
-			"lengths": {"TOOL": [11, 17], "AGENT": [6], "MEMORY": [0]},
 		},
 		"members": {
 			"alice": {
@@ -103,23 +104,23 @@ compiled(tenant) := object.union_n([
 		some type, by_id in tenant.exact
 		some id, named in by_id
 		numbers := {i | some i in named} | {glob.rule |
-			some prefix, globs in tenant.globs[type]
-			some glob in globs
+			some prefix, listed in tenant.globs[type]
+			some glob in listed
 			startswith(id, prefix)
 			regex.match(object.get(glob, "rest", ""), trim_prefix(id, prefix))
 		}
 	}},
-	{"globs": {_key(type, prefix): concat("\n\n", alternatives) |
+	{"globs": {_key(type, prefix): concat("\n", alternatives) |
 		some type, by_prefix in tenant.globs
-		some prefix, globs in by_prefix
-		alternatives := [sprintf("%s\n%s", [pattern, _listed(tenant, numbers)]) |
-			some pattern in {object.get(glob, "rest", "^(?s:.*)$") | some glob in globs}
-			numbers := {glob.rule | some glob in globs; object.get(glob, "rest", "^(?s:.*)$") == pattern}
+		some prefix, listed in by_prefix
+		alternatives := [sprintf("%s\t%s", [pattern, _listed(tenant, numbers)]) |
+			some pattern in {object.get(glob, "rest", "^(?s:.*)$") | some glob in listed}
+			numbers := {glob.rule | some glob in listed; object.get(glob, "rest", "^(?s:.*)$") == pattern}
 		]
 	}},
-	{"globs": {type: concat("\n", cuts) |
+	{"cuts": {type: concat("\n", cuts) |
 		some type, by_prefix in tenant.globs
-		cuts := {sprintf("%s\t%%.%d[1]s", [type, count(prefix)]) | some prefix, _ in by_prefix}
+		cuts := {sprintf("%%.%d[1]s", [count(_key(type, prefix))]) | some prefix, _ in by_prefix}
 	}},
 ])
 
@@ -153,7 +154,7 @@ _wanted(rule, name) := rule[name]
 _wanted(rule, "assignment") := rule.policy
 
 # Rules that all allow whatever is asked are listed with policy, id and reason of the first.
-_listed(tenant, numbers) := concat("\n", array.concat([concat(" ", [_number(i) | some i in numbers])], first)) if {
+_listed(tenant, numbers) := concat("\t", array.concat([concat(" ", [_number(i) | some i in numbers])], first)) if {
 	rows := [_row(tenant.rules[i]) | some i in numbers]
 	open := [row | some row in rows; row[0] == "ALLOW"; object.keys(row[3]) - {"reason"} == set()]
 	first := [text |
@@ -226,7 +227,11 @@ item_with(changes) := object.union(object.filter(request, ["resource", "action",
 
 # METADATA
 # description: A condition as the compiler writes it, for a path without numeric tokens.
-condition(path, op, value) := object.union({"op": op, "value": value}, _side(path))
+condition(path, op, value) := object.union_n([
+	{"op": op, "value": value},
+	{"regex": globs.to_regex(value) | op == "glob"; is_string(value)},
+	_side(path),
+])
 
 # METADATA
 # description: A condition on a path alone.

@@ -21,7 +21,7 @@ import data.tenantgate.rules
 # entrypoint: true
 listing := object.union_n([
 	registry.state,
-	{"tools": answers, "depends_on": {part | some [item, weighed] in tools; some part in table.parts_read(item, weighed)}},
+	{"tools": answers, "depends_on": (table.parts_read(weighed) | table.parts_read_by_extensions(input.items))},
 	{"valid_until": min(moments) | moments != []},
 ]) if {
 	identity.denials
@@ -31,10 +31,16 @@ listing := object.union_n([
 	]
 	count(tools) == count(input.items)
 	answers := [_answer(item, weighed) | some [item, weighed] in tools]
-	moments := [moment | some [_, weighed] in tools; some moment in table.turns(weighed)]
+	weighed := [w | some [_, of_tool] in tools; some w in of_tool]
+	moments := table.turns(weighed)
 }
 
+# Where nothing concerns the tool, the arguments make no difference.
 _answer(item, weighed) := object.union({"state": "DENIED"}, row) if {
+	weighed == []
+	registry.meta.extensions == []
+	row := table.first_row(item, weighed)
+} else := object.union({"state": "DENIED"}, row) if {
 	row := _denial(item, weighed)
 } else := object.union({"state": "ALLOWED"}, object.remove(row, ["effect"])) if {
 	_disputing(weighed) == []

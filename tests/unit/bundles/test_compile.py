@@ -38,11 +38,22 @@ def _compiled(*policies: items.Policy, **others: Any) -> dict[str, Json]:
     return document
 
 
+def _read(texts: Any) -> Any:
+    """Read the JSON of each text."""
+    return {key: msgspec.json.decode(text) for key, text in texts.items()}
+
+
+def _rules(*policies: items.Policy) -> list[Any]:
+    """Compile rules, and give them in the order of their numbers."""
+    return [rule for _, rule in sorted(_read(_compiled(*policies)["rules"]).items())]
+
+
 def _rule(**changes: Json) -> dict[str, Json]:
-    """Compile one rule."""
-    (rule,) = _compiled(_policy("P", _RULE | changes))["rules"]
-    assert isinstance(rule, dict)
-    return rule
+    """Compile one rule, and give what it says beside effect, policy and id."""
+    (rule,) = _rules(_policy("P", _RULE | changes))
+    assert rule[:2] == [changes.get("effect", "ALLOW"), "P"]
+    assert isinstance(rule[3], dict)
+    return rule[3]
 
 
 def _condition(**condition: Json) -> dict[str, Json]:
@@ -75,18 +86,16 @@ def test_members_are_found_by_user_and_hold_only_what_they_have() -> None:
         items.Membership(user_id="alice", policy_ids=("b", "a", "b"), roles=("r", "q"), attributes={"team": 1}),
         items.Membership(user_id="bob", status="SUSPENDED"),
     ]
-    assert _compiled(members=members)["members"] == {
-        "alice": {"status": "ACTIVE", "policies": ["a", "b"], "roles": ["q", "r"], "attributes": {"team": 1}},
-        "bob": {"status": "SUSPENDED"},
-    }
+    document = _compiled(members=members)
+    alice = {"policies": ["a", "b"], "roles": ["q", "r"], "attributes": {"team": 1}}
+    assert _read(document["members"]) == {"alice": alice}
+    assert _read(document["suspended"]["members"]) == {"bob": {}}
 
 
 def test_agents_are_found_by_id_with_the_most_that_they_may_hold() -> None:
     agents = [items.Agent(agent_id="x", scopes=("w", "r", "w")), items.Agent(agent_id="y", status="SUSPENDED")]
-    assert _compiled(agents=agents)["agents"] == {
-        "x": {"scopes": ["r", "w"], "status": "ACTIVE"},
-        "y": {"scopes": [], "status": "SUSPENDED"},
-    }
+    document = _compiled(agents=agents)
+    assert (document["agents"], document["suspended"]["agents"]) == ({"x": '["r","w"]'}, {"y": "[]"})
 
 
 def test_resources_are_found_by_type_and_id() -> None:
@@ -94,95 +103,146 @@ def test_resources_are_found_by_type_and_id() -> None:
         items.Resource(resource_type="TOOL", resource_id="a", access="WRITE"),
         items.Resource(resource_type="MEMORY", resource_id="a", attributes={"owner": "alice"}),
         items.Resource(resource_type="TOOL", resource_id="b"),
+        items.Resource(resource_type="TOOL", resource_id="c", access="READ", status="SUSPENDED"),
     ]
-    expected = {"TOOL": {"a": {"access": "WRITE"}, "b": {}}, "MEMORY": {"a": {"attributes": {"owner": "alice"}}}}
+    expected = {
+        "TOOL\ta": "WRITE",
+        "MEMORY\ta": '\n\n{"owner":"alice"}',
+        "TOOL\tb": "",
+        "TOOL\tc": "READ\nSUSPENDED",
+    }
     assert (_compiled(resources=resources)["resources"], compile_resources(resources)) == (expected, expected)
 
 
 def test_a_rule_says_where_it_stands_and_what_it_does() -> None:
-    assert _rule(ruleId="mine", effect="DENY", reason="because") == {
-        "policy": "P",
-        "id": "mine",
-        "effect": "DENY",
-        "reason": "because",
-    }
-
-
-@pytest.mark.parametrize(("effect", "done"), [("ALLOW", "allowed"), ("DENY", "denied")])
-def test_a_rule_without_a_reason_is_its_own_reason(effect: str, done: str) -> None:
-    (rule,) = _compiled(_policy('the "P"', _RULE | {"effect": effect}))["rules"]
-    assert rule["reason"] == f'{done} by rule "rule-1" of policy "the \\"P\\""'
+    mine = _RULE | {"ruleId": "mine", "effect": "DENY", "reason": "because"}
+    assert _rules(_policy("P", mine, _RULE)) == [
+        ["DENY", "P", "mine", {"reason": "because"}],
+        ["ALLOW", "P", "rule-2", {}],
+    ]
 
 
 def test_a_rule_without_an_id_is_named_by_its_position() -> None:
-    rules = _compiled(_policy("P", _RULE, _RULE | {"ruleId": "mine"}, _RULE))["rules"]
-    assert [rule["id"] for rule in rules] == ["rule-1", "mine", "rule-3"]
+    rules = _rules(_policy("P", _RULE, _RULE | {"ruleId": "mine"}, _RULE))
+    assert [name for _, _, name, _ in rules] == ["rule-1", "mine", "rule-3"]
 
 
-def test_rules_stand_in_order_of_policy_id_and_then_of_position() -> None:
+def test_rules_are_numbered_in_order_of_policy_id_and_then_of_position() -> None:
     policies = [
         _policy("b", _RULE | {"ruleId": "z"}, _RULE | {"ruleId": "a"}),
-        _policy("a", _RULE),
+        _policy("a", *([_RULE] * 9)),
         _policy("B", _RULE),
     ]
-    rules = _compiled(*policies)["rules"]
-    assert [(rule["policy"], rule["id"]) for rule in rules] == [
-        ("B", "rule-1"),
-        ("a", "rule-1"),
-        ("b", "z"),
-        ("b", "a"),
-    ]
+    rules = [(policy, name) for _, policy, name, _ in _rules(*policies)]
+    in_a = [("a", f"rule-{position}") for position in range(1, 10)]
+    assert rules == [("B", "rule-1"), *in_a, ("b", "z"), ("b", "a")]
+
+
+_PLAIN = '0\tP\trule-1\tallowed by rule "rule-1" of policy "P"'
+"""How a rule is listed that alone concerns something, and allows whatever is asked."""
 
 
 def test_exact_ids_are_found_by_type_and_id() -> None:
     document = _compiled(
-        _policy("P", _RULE | {"resources": ["a", "b", "a"]}, _RULE | {"resources": ["b"]}),
-        _policy("Q", _RULE | {"resourceType": "AGENT"}),
+        _policy("P", _RULE | {"resources": ["a", "b", "a"]}, _RULE | {"resources": ["b"], "effect": "DENY"}),
+        _policy("Q", _RULE | {"resourceType": "AGENT", "scopes": ["s"]}),
     )
-    assert (document["exact"], "globs" in document) == ({"TOOL": {"a": [0], "b": [0, 1]}, "AGENT": {"a": [2]}}, False)
+    assert (document["exact"], "globs" in document) == ({"TOOL\ta": _PLAIN, "TOOL\tb": "0 1", "AGENT\ta": "2"}, False)
+
+
+def test_with_an_exact_id_stand_the_rules_that_concern_it_by_a_glob() -> None:
+    document = _compiled(
+        _policy("P", _RULE | {"resources": ["a:*"], "effect": "DENY"}, _RULE | {"resources": ["a:b"]}),
+        _policy(
+            "Q",
+            _RULE | {"resources": ["**", "a*", "x*", "a:b:*"]},
+            _RULE | {"resourceType": "AGENT", "resources": ["a:*"]},
+        ),
+    )
+    assert document["exact"] == {"TOOL\ta:b": "0 1 2"}
 
 
 @pytest.mark.parametrize(
-    ("glob", "prefix", "entry"),
+    ("glob", "key", "rest"),
     [
-        pytest.param("agent:tool:*", "agent:tool:", {"rule": 0, "rest": "^(?s:[^:/]*)$"}, id="star at the end"),
-        pytest.param("a:*-b.c/**", "a:", {"rule": 0, "rest": r"^(?s:[^:/]*-b\.c/.*)$"}, id="wildcards within"),
-        pytest.param("a:**", "a:", {"rule": 0}, id="nothing left to match"),
-        pytest.param("**", "", {"rule": 0}, id="anything"),
-        pytest.param("\U0001f512é*", "\U0001f512é", {"rule": 0, "rest": "^(?s:[^:/]*)$"}, id="characters, not bytes"),
+        pytest.param("agent:tool:*", "TOOL\tagent:tool:", "^(?s:[^:/]*)$", id="star at the end"),
+        pytest.param("a:*-b.c/**", "TOOL\ta:", r"^(?s:[^:/]*-b\.c/.*)$", id="wildcards within"),
+        pytest.param("a:**", "TOOL\ta:", "^(?s:.*)$", id="nothing left to match"),
+        pytest.param("**", "TOOL\t", "^(?s:.*)$", id="anything"),
+        pytest.param("\U0001f512é*", "TOOL\t\U0001f512é", "^(?s:[^:/]*)$", id="characters, not bytes"),
     ],
 )
-def test_a_glob_is_filed_under_the_text_before_its_first_wildcard(glob: str, prefix: str, entry: Json) -> None:
+def test_a_glob_is_filed_under_the_text_before_its_first_wildcard(glob: str, key: str, rest: str) -> None:
     document = _compiled(_policy("P", _RULE | {"resources": [glob]}))
-    assert (document["globs"], document["terms"]["lengths"], "exact" in document) == (
-        {"TOOL": {prefix: [entry]}},
-        {"TOOL": [len(prefix)]},
+    assert (document["globs"], document["cuts"], "exact" in document) == (
+        {key: f"{rest}\t{_PLAIN}"},
+        {"TOOL": f"%.{len(key)}[1]s"},
         False,
     )
 
 
 def test_globs_that_begin_alike_share_an_entry() -> None:
-    rules = _RULE | {"resources": ["abc**", "a**"]}, _RULE | {"resources": ["a**", "b**"]}
-    assert _compiled(_policy("P", *rules))["globs"]["TOOL"] == {
-        "abc": [{"rule": 0}],
-        "a": [{"rule": 0}, {"rule": 1}],
-        "b": [{"rule": 1}],
+    actions = {"actions": ["read"]}
+    rules = (
+        _RULE | {"resources": ["abc**", "a**"]} | actions,
+        _RULE | {"resources": ["a**", "b**"]} | actions,
+        _RULE | {"resources": ["a*"]} | actions,
+    )
+    assert _compiled(_policy("P", *rules))["globs"] == {
+        "TOOL\tabc": "^(?s:.*)$\t0",
+        "TOOL\ta": "^(?s:.*)$\t0 1\n^(?s:[^:/]*)$\t2",
+        "TOOL\tb": "^(?s:.*)$\t1",
     }
 
 
-def test_the_terms_tell_for_each_type_how_long_the_texts_are_under_which_globs_are_filed() -> None:
+def test_for_each_type_there_is_one_cut_for_each_length_of_the_texts_under_which_globs_are_filed() -> None:
     policy = _policy(
-        "P", _RULE | {"resources": ["abc*", "a**", "b*"]}, _RULE | {"resourceType": "AGENT", "resources": ["*"]}
+        "P", _RULE | {"resources": ["abc*", "a**", "b*"]}, _RULE | {"resourceType": "100%s", "resources": ["*"]}
     )
-    assert _compiled(policy)["terms"]["lengths"] == {"TOOL": [1, 3], "AGENT": [0]}
+    assert _compiled(policy)["cuts"] == {"TOOL": "%.6[1]s\n%.8[1]s", "100%s": "%.6[1]s"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"effect": "DENY"}, id="a denial"),
+        pytest.param({"actions": ["invoke"]}, id="narrowing"),
+        pytest.param({"conditions": [{"path": "/arguments/n", "op": "exists"}]}, id="conditions"),
+        pytest.param({"obligations": [{"type": "LOG"}]}, id="obligations"),
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_among_rules_of_which_one_does_not_allow_whatever_is_asked_none_is_named(
+    changes: dict[str, Json], *, first: bool
+) -> None:
+    rules = [_RULE | changes, _RULE] if first else [_RULE, _RULE | changes]
+    assert _compiled(_policy("P", *rules))["exact"] == {"TOOL\ta": "0 1"}
+
+
+def test_among_rules_for_members_none_is_named() -> None:
+    assert _compiled(_policy("P", _RULE, assignment="MEMBERS"))["exact"] == {"TOOL\ta": "0"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "listed"),
+    [
+        ("", '0\tthe "P"\ta\\b\tallowed by rule "a\\\\b" of policy "the \\"P\\""'),
+        ("because é", '0\tthe "P"\ta\\b\tbecause é'),
+        ("one\ttwo", "0"),
+        ("one\ntwo", "0"),
+    ],
+)
+def test_a_rule_that_is_named_is_named_with_its_reason_if_that_is_one_line(reason: str, listed: str) -> None:
+    policy = _policy('the "P"', _RULE | {"ruleId": "a\\b", "reason": reason})
+    assert _compiled(policy)["exact"] == {"TOOL\ta": listed}
 
 
 @pytest.mark.parametrize(
     ("changes", "compiled"),
     [
         pytest.param({"actions": ["invoke"]}, {"actions": ["invoke"]}, id="actions"),
-        pytest.param({"subjects": {"users": ["u"]}}, {"subjects": {"users": ("u",)}}, id="users"),
-        pytest.param({"subjects": {"roles": ["r"]}}, {"subjects": {"roles": ("r",)}}, id="roles"),
+        pytest.param({"subjects": {"users": ["u"]}}, {"subjects": {"users": ["u"]}}, id="users"),
+        pytest.param({"subjects": {"roles": ["r"]}}, {"subjects": {"roles": ["r"]}}, id="roles"),
         pytest.param(
             {"principals": ["x", "agent:*"]},
             {"principals": {"ids": ["x"], "patterns": ["^(?s:agent:[^:/]*)$"]}},
@@ -194,13 +254,13 @@ def test_the_terms_tell_for_each_type_how_long_the_texts_are_under_which_globs_a
     ],
 )
 def test_a_rule_lists_the_narrowing_that_it_has(changes: dict[str, Json], compiled: dict[str, Json]) -> None:
-    expected = {"policy": "P", "id": "rule-1", "effect": "ALLOW", "reason": "why", **compiled, "narrowing": [*compiled]}
+    expected = {"reason": "why", "narrowing": [[name, wanted] for name, wanted in compiled.items()]}
     assert _rule(reason="why", **changes) == expected
 
 
 def test_a_rule_of_a_policy_for_members_is_narrowed_by_assignment() -> None:
-    (rule,) = _compiled(_policy("P", _RULE | {"actions": ["x"]}, assignment="MEMBERS"))["rules"]
-    assert rule["narrowing"] == ["actions", "assignment"]
+    (rule,) = _rules(_policy("P", _RULE | {"actions": ["x"]}, assignment="MEMBERS"))
+    assert rule[3]["narrowing"] == [["actions", ["x"]], ["assignment", "P"]]
 
 
 def test_obligations_are_kept_as_they_are_written() -> None:
@@ -209,26 +269,35 @@ def test_obligations_are_kept_as_they_are_written() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "root", "tokens"),
+    ("path", "leads"),
     [
-        ("/arguments", "arguments", [[]]),
-        ("/arguments/a/b", "arguments", [["a", "b"]]),
-        ("/arguments/a~1b/~0", "arguments", [["a/b", "~"]]),
-        ("/arguments/items/0", "arguments", [["items", "0"], ["items", 0]]),
-        ("/context/0/x/12", "context", [["0", "x", "12"], ["0", "x", 12], [0, "x", "12"], [0, "x", 12]]),
-        ("/subject/roles/01", "subject", [["roles", "01"]]),
+        ("/arguments", {"at": ["arguments"]}),
+        ("/arguments/a/b", {"at": ["arguments", "a", "b"]}),
+        ("/arguments/a~1b/~0", {"at": ["arguments", "a/b", "~"]}),
+        ("/context/01", {"at": ["context", "01"]}),
+        ("/action/name", {"at": ["action", "name"]}),
+        ("/subject/roles/01", {"readings": [["subject", "roles", "01"]]}),
+        ("/resource/id", {"readings": [["resource", "id"]]}),
+        ("/arguments/items/0", {"readings": [["arguments", "items", "0"], ["arguments", "items", 0]]}),
+        (
+            "/context/0/x/12",
+            {
+                "readings": [
+                    ["context", "0", "x", "12"],
+                    ["context", "0", "x", 12],
+                    ["context", 0, "x", "12"],
+                    ["context", 0, "x", 12],
+                ]
+            },
+        ),
     ],
 )
-def test_a_path_is_read_with_each_number_as_a_key_and_as_an_index(path: str, root: str, tokens: list[Json]) -> None:
-    assert _condition(path=path, value=1) == {"op": "eq", "path": path, "root": root, "tokens": tokens, "value": 1}
+def test_a_path_is_read_with_each_number_as_a_key_and_as_an_index(path: str, leads: dict[str, Json]) -> None:
+    assert _condition(path=path, value=1) == {"op": "eq", "value": 1, **leads}
 
 
 def test_a_condition_that_compares_two_paths_reads_both() -> None:
-    assert _condition(valueFrom="/context/0")["from"] == {
-        "path": "/context/0",
-        "root": "context",
-        "tokens": [["0"], [0]],
-    }
+    assert _condition(valueFrom="/context/0")["from"] == {"readings": [["context", "0"], ["context", 0]]}
 
 
 def test_a_null_to_compare_with_is_not_lost() -> None:
@@ -236,7 +305,7 @@ def test_a_null_to_compare_with_is_not_lost() -> None:
 
 
 def test_a_condition_about_the_path_alone_has_no_value() -> None:
-    assert _condition(op="exists") == {"op": "exists", "path": "/arguments/n", "root": "arguments", "tokens": [["n"]]}
+    assert _condition(op="exists") == {"op": "exists", "at": ["arguments", "n"]}
 
 
 def test_a_glob_to_compare_with_is_translated() -> None:
@@ -316,8 +385,9 @@ def test_what_is_suspended_is_shut_off_and_nothing_else_of_the_records_counts() 
         resources=[items.Resource(resource_type="TOOL", resource_id="a", status=_OFF)],
     )
     assert suspend(document, said) == document | {
-        "members": {"u": {"status": "SUSPENDED"}, "v": {"status": "ACTIVE"}},
-        "resources": {"TOOL": {"a": {"status": "SUSPENDED"}}},
+        "members": {"v": "{}"},
+        "suspended": {"members": {"u": "{}"}},
+        "resources": {"TOOL\ta": "\nSUSPENDED"},
     }
 
 
@@ -333,12 +403,20 @@ def test_a_suspended_tenant_keeps_the_rest_of_its_terms() -> None:
 def test_an_agent_is_shut_off_among_those_that_were_listed() -> None:
     document = _compiled(agents=[_agent("a"), _agent("b")])
     shut = suspend(document, _records(agents=[_agent("a", _OFF), _agent("c")]))
-    assert {agent: entry["status"] for agent, entry in shut["agents"].items()} == {"a": "SUSPENDED", "b": "ACTIVE"}
+    assert (shut["agents"], shut["suspended"]["agents"]) == ({"b": '["s"]'}, {"a": '["s"]'})
+
+
+def test_who_was_suspended_stays_so_when_others_are() -> None:
+    document = _compiled(members=[items.Membership(user_id="u", status=_OFF), items.Membership(user_id="v")])
+    off = _records(members=[items.Membership(user_id="v", status=_OFF)], agents=[_agent("a", _OFF)])
+    shut = suspend(document, off)
+    assert ("members" in shut, "agents" in shut) == (False, False)
+    assert shut["suspended"] == {"members": {"u": "{}", "v": "{}"}, "agents": {"a": '["s"]'}}
 
 
 def test_where_no_agent_was_listed_the_others_are_listed_too_so_that_they_still_may_act() -> None:
     shut = suspend(_compiled(), _records(agents=[_agent("a", _OFF), _agent("b")]))
-    assert {agent: entry["status"] for agent, entry in shut["agents"].items()} == {"a": "SUSPENDED", "b": "ACTIVE"}
+    assert (shut["agents"], shut["suspended"]["agents"]) == ({"b": '["s"]'}, {"a": '["s"]'})
     assert shut["terms"]["agents"] is True
 
 
@@ -351,6 +429,7 @@ def test_a_shared_resource_is_shut_off_beside_the_others() -> None:
     catalogue = compile_resources([items.Resource(resource_type="TOOL", resource_id=name) for name in "ab"])
     off = [items.Resource(resource_type=kind, resource_id="a", status=_OFF) for kind in ("TOOL", "MODEL")]
     assert suspend_resources(catalogue, off) == {
-        "TOOL": {"a": {"status": "SUSPENDED"}, "b": {}},
-        "MODEL": {"a": {"status": "SUSPENDED"}},
+        "TOOL\ta": "\nSUSPENDED",
+        "TOOL\tb": "",
+        "MODEL\ta": "\nSUSPENDED",
     }

@@ -63,7 +63,7 @@ class World:
 
     def resources(self) -> dict[str, Any]:
         """Compile what is shared."""
-        return {"TOOL": {"t": {"attributes": {"number": self.shared}}}}
+        return {"TOOL\tt": f'\n\n{{"number":{self.shared}}}'}
 
     def states(self) -> list[dict[str, Any]]:
         """Give what is in force with each of the last two bases."""
