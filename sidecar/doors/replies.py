@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from msgspec import Struct
 
 from sidecar import translate
+from sidecar.audit.records import Told
 from sidecar.engine.cache import Lease
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as pb_service
 from sidecar.gen.tenantgate.v1 import decision_pb2 as pb
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from sidecar.engine.cache import Held
     from sidecar.engine.decide import Decider
 
-_BYTES = 1200
-"""What a reply takes besides the bytes of the request and of the response."""
+_BYTES = 1500
+"""What a reply takes besides what is in the request, the metadata and the response."""
 
 
 Write: TypeAlias = Callable[[str, bytes], bytes]
@@ -41,8 +42,8 @@ Key: TypeAlias = tuple[Any, ...]
 class Reply(Struct, frozen=True):
     """A response, but for what is new every time.
 
-    ``size`` is about how many bytes it has. ``lasts`` tells whether who asks would be believed once more. ``facts``,
-    ``decisions`` and ``failures`` are those of a call.
+    ``size`` is about how many bytes it has, with its ``records``. ``lasts`` tells whether who asks would be believed once more.
+    ``facts``, ``decisions``, ``failures`` and ``records`` are those of a call.
     """
 
     write: Write
@@ -54,6 +55,7 @@ class Reply(Struct, frozen=True):
     decisions: Sequence[Decision] = ()
     failures: Sequence[str] = ()
     answers: int = 1
+    records: tuple[Told, ...] = ()
 
 
 class Replies:
@@ -79,7 +81,10 @@ class Replies:
 
     def keep(self, key: Key, reply: Reply) -> tuple[Reply, int]:
         """Remember the reply to a request, if it may be given again. Gives it back, and the moment."""
-        self._decider.remember(key, reply, _BYTES + reply.size + len(key[1]))
+        _, request, *headers = key
+        # a token is kept once more, with what it was checked with
+        metadata = 2 * sum([len(value) for _, value in headers])
+        self._decider.remember(key, reply, _BYTES + reply.size + len(request) + metadata)
         return reply, self._decider.clock()
 
 

@@ -13,6 +13,7 @@ from sidecar import translate
 from sidecar.engine.cache import ALWAYS, Held, Lease, may_be_given
 from sidecar.engine.coalesce import AUTHORIZE, Coalescer
 from sidecar.engine.keys import ALL_PARTS, key_of_item, key_of_tools, keys_of_items
+from sidecar.model import Action, Identity, Item, Principal, Question, Resource, Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,12 +21,20 @@ if TYPE_CHECKING:
     from sidecar.engine.cache import DecisionCache, Epoch
     from sidecar.engine.coalesce import PolicyEngine
     from sidecar.engine.keys import Key
-    from sidecar.model import Decision, Found, Listing, Part, Question, Search
+    from sidecar.model import Decision, Found, Listing, Part, Search
     from sidecar.translate import PolicySettings
 
 BATCH = "tenantgate/batch/decisions"
 TOOLS = "tenantgate/tools/listing"
 SEARCH = "tenantgate/search/"
+
+PROBE = Question(
+    Identity(Tenant(""), Principal("agent:probe")), (Item(Resource("TOOL", "agent:tool:probe"), Action()),)
+)
+"""A question whose answer is known: no registry can hold a tenant without an id."""
+
+_REVISION = "the revision"
+"""The key of the flight of the question which revision OPA has."""
 
 _Answer = TypeVar("_Answer", "Decision", "Listing")
 _Heard = TypeVar("_Heard", "Decision", "Found")
@@ -64,14 +73,14 @@ class Answers:
         self._settings = translate.encode_settings(settings)
         self._cache = cache
         self._max_staleness = max_staleness
-        self._coalescer = Coalescer(engine, together)
+        self.coalescer = Coalescer(engine, together)
 
     def decide(self, question: Question, asking: Asking) -> Held[Decision]:
         """Answer a question about one item."""
 
         def ask() -> Decision:
             asked = translate.single_input(question, asking.now, self._settings)
-            return self._coalescer.ask(asked, asking.decision_id, asking.deadline)
+            return self.coalescer.ask(asked, asking.decision_id, asking.deadline)
 
         if self._cache is None:
             return Held(ask())
@@ -99,9 +108,10 @@ class Answers:
         cache, every = self._cache, range(len(question.items))
         if cache is None:
             return [*map(Held, ask(every))]
+        came = self._come(cache, asking)
         epoch, began = cache.epoch, cache.clock()
-        keys = [*keys_of_items(question)]
-        found = [_recall(cache, key, asking)[0] for key in keys]
+        keys = keys_of_items(question)
+        found = [_recall(cache, key, came, asking)[0] for key in keys]
         missing: Sequence[int] = [place for place in every if not _is_of(found[place], epoch)]
         if missing:
             decisions = ask(missing)
@@ -127,9 +137,9 @@ class Answers:
         body = translate.search_query(question, search, asking.decision_id, asking.now, self._settings)
         return self._hearing(lambda: translate.search_answer(*self._engine.query(SEARCH + kind, body, asking.deadline)))
 
-    def probe(self, question: Question, asking: Asking) -> Decision:
-        """Answer a question about one item in any case by asking OPA, and at once."""
-        body = translate.single_query(question, asking.decision_id, asking.now, self._settings)
+    def probe(self, asking: Asking) -> Decision:
+        """Ask OPA the question whose answer is known, at once and in any case."""
+        body = translate.single_query(PROBE, asking.decision_id, asking.now, self._settings)
         return self._hearing(lambda: translate.decision_answer(*self._engine.query(AUTHORIZE, body, asking.deadline)))
 
     def _hearing(self, ask: Callable[[], _Heard]) -> _Heard:
@@ -149,8 +159,9 @@ class Answers:
         asking: Asking,
     ) -> Held[_Answer]:
         """Give what is remembered, or what others are being answered who ask the same, or ask."""
+        came = self._come(cache, asking)
         epoch = cache.epoch
-        held, parts = _recall(cache, key, asking)
+        held, parts = _recall(cache, key, came, asking)
         if held is not None:
             cache.count(1, 0)
             return held
@@ -175,11 +186,30 @@ class Answers:
         cache.count(0, 1)
         return held
 
+    def _come(self, cache: DecisionCache, asking: Asking) -> float:
+        """Tell when a question came; have OPA asked for its revision if what is remembered could not be given otherwise.
+
+        One asks for all who come: without that, a pause would send all of them to OPA with their questions, which would keep it
+        busy until the next.
+        """
+        came = cache.clock()
+        if cache.must_ask(came):
+            epoch = cache.epoch
+            flight, own = cache.board(epoch, _REVISION)
+            if not own:
+                flight.wait(asking.deadline - time.monotonic())
+                return came
+            try:
+                self.probe(replace(asking, decision_id="probe"))
+            finally:
+                cache.land(epoch, _REVISION, flight)
+        return came
+
     def _keep(self, cache: DecisionCache, epoch: Epoch, key: Key, answer: _Answer, now: int) -> Held[_Answer]:
         """Remember an answer to a question that was asked in an epoch, if it may be given again."""
         parts: Sequence[Part] | None = answer.depends_on
         until = min(ALWAYS if answer.valid_until is None else answer.valid_until, self._stale_from(answer))
-        if parts is None or "time" in parts or answer.revision != epoch.revision or until <= now:
+        if parts is None or "time" in parts:
             return Held(answer)
         held = Held(answer, Lease(epoch.number, answer.as_of, now, until))
         whole = key.about
@@ -195,14 +225,16 @@ class Answers:
         return answer.as_of + int(min(bounds) * translate.MICROSECONDS) if bounds else ALWAYS
 
 
-def _recall(cache: DecisionCache, key: Key, asking: Asking) -> tuple[Held[Any] | None, Sequence[Part] | None]:
+def _recall(
+    cache: DecisionCache, key: Key, came: float, asking: Asking
+) -> tuple[Held[Any] | None, Sequence[Part] | None]:
     """Give what is remembered under a key, and which parts of the request it depends on, if that is known."""
-    found, parts = cache.get(key.about), ()
+    found, parts = cache.get(key.about, came), ()
     if found is None:
         return None, None
     if not isinstance(found, Held):
         parts = found
-        found = cache.get(key.with_parts(parts))
+        found = cache.get(key.with_parts(parts), came)
     if found is not None and not may_be_given(found.lease, asking.now, asking.oldest):
         found = None
     return found, parts

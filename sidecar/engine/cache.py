@@ -6,9 +6,9 @@ Rule 1. An answer is kept under all that it depended on: who asks and on which t
 Rule 2. All that is kept was answered under one revision. Whatever answer of OPA's, to whatever question, names another: from then
         on nothing of it is given.
 
-Rule 3. What is kept is given only while OPA was asked less than ``seconds`` ago, and then had that revision: the moment that
-        counts is the one before it was asked. So no OPA that hangs, no thread that does not get to run and no process that is
-        suspended makes an answer last for longer.
+Rule 3. What is kept is given to questions that come less than ``seconds`` after OPA was asked something and had that revision:
+        the moment that counts is the one before it was asked. So no OPA that hangs, no thread that does not get to run and no
+        process that is suspended makes an answer last for longer.
 
 Rule 4. An answer is kept only if it was asked for, has come, and is kept under the same revision.
 
@@ -77,7 +77,7 @@ class Held(Struct, Generic[_Answer]):
 class Flight:
     """A question that OPA is being asked, and that others who ask the same may wait for.
 
-    ``began`` is a moment of the cache's clock.
+    ``began`` is a moment of the cache's clock; ``held`` is the answer, once there is one.
     """
 
     def __init__(self, began: float) -> None:
@@ -139,11 +139,19 @@ class DecisionCache:
         """How much memory is taken."""
         return self.epoch.bytes + sum([epoch.bytes for epoch in self._over])
 
-    def get(self, key: Hashable) -> Any | None:
-        """Give what is kept under a key; none if nothing is, or if it may not be given now."""
+    def must_ask(self, came: float) -> bool:
+        """Tell whether anything is kept that OPA must be asked for its revision before it is given to a question.
+
+        ``came`` is the moment of the clock at which the question came.
+        """
+        epoch = self.epoch
+        return came >= epoch.good_until and bool(epoch.entries)
+
+    def get(self, key: Hashable, came: float) -> Any | None:
+        """Give what is kept under a key, to a question that came at a moment of the clock; none if nothing may be given."""
         epoch = self.epoch
         self._asked = True
-        if self.clock() >= epoch.good_until:
+        if came >= epoch.good_until:
             return None
         with self._lock:
             entry = epoch.entries.get(key)

@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
 from sidecar import translate
+from sidecar.engine.traces import traced_calls, working_for
 from sidecar.errors import DeadlineExceededError, EngineError
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class PolicyEngine(Protocol):
 
 
 class _Waiting:
-    """A question in the queue. ``batch`` are those that its caller is to take to OPA; ``answer`` is what came for it."""
+    """A question on its way. ``batch`` are those that its caller is to take to OPA; ``answer`` is what came for it."""
 
     def __init__(self, question: bytes, decision_id: str, deadline: float) -> None:
         self.question = question
@@ -57,12 +59,13 @@ class _Waiting:
         self.taken = False
         self.batch: Sequence[_Waiting] = ()
         self.answer: bytes | None = None
+        self.calls = traced_calls()
         self.turn = threading.Lock()
         self.turn.acquire()
 
 
 class Coalescer:
-    """Asks OPA for decisions, up to ``most`` of them in one query."""
+    """Asks OPA for decisions, up to ``most`` of them in one query. ``sizes`` counts queries by how many they took along."""
 
     def __init__(self, engine: PolicyEngine, most: int) -> None:
         self._engine = engine
@@ -70,52 +73,64 @@ class Coalescer:
         self._lock = threading.Lock()
         self._under_way = 0
         self._queue: list[_Waiting] = []
+        self.sizes: Counter[int] = Counter()
 
     def ask(self, question: bytes, decision_id: str, deadline: float) -> Decision:
         """Have a question decided, which is written as OPA's input. Raises ``EngineError`` or ``DeadlineExceededError``."""
+        waiting = _Waiting(question, decision_id, deadline)
         with self._lock:
-            waiting = None
-            if self._under_way < _UNDER_WAY or self._most == 1:
+            at_once = self._under_way < _UNDER_WAY or self._most == 1
+            if at_once:
                 self._under_way += 1
+                waiting.batch = [waiting]
             else:
-                waiting = _Waiting(question, decision_id, deadline)
                 self._queue.append(waiting)
-        if waiting is None:
-            try:
-                return self._ask_alone(question, decision_id, deadline)
-            finally:
-                self._hand_on()
-        self._await(waiting)
+        if not at_once:
+            self._await(waiting)
         if waiting.batch:
-            self._ask_together(waiting.batch, deadline)
+            return self._lead(waiting)
+        return self._read(waiting)
+
+    def _lead(self, waiting: _Waiting) -> Decision:
+        """Take a batch to OPA, of which one's own question is one, and let the others go."""
+        batch = waiting.batch
+        try:
+            if len(batch) == 1:
+                return self._ask_alone(waiting)
+            with working_for((*waiting.calls, *(call for one in batch if one is not waiting for call in one.calls))):
+                self._ask_together(batch, waiting.deadline)
+        finally:
+            self._hand_on(len(batch))
+            for one in batch:
+                if one is not waiting:
+                    one.turn.release()
+        return self._read(waiting)
+
+    def _read(self, waiting: _Waiting) -> Decision:
+        """Read the answer that came; ask alone if none did."""
         if waiting.answer is None:
-            return self._ask_alone(question, decision_id, deadline)
+            return self._ask_alone(waiting)
         return translate.one_of_many(waiting.answer)
 
-    def _ask_alone(self, question: bytes, decision_id: str, deadline: float) -> Decision:
-        body = translate.query_of(question, decision_id)
-        return translate.decision_answer(*self._engine.query(AUTHORIZE, body, deadline))
+    def _ask_alone(self, waiting: _Waiting) -> Decision:
+        body = translate.query_of(waiting.question, waiting.decision_id)
+        return translate.decision_answer(*self._engine.query(AUTHORIZE, body, waiting.deadline))
 
     def _ask_together(self, batch: Sequence[_Waiting], deadline: float) -> None:
-        """Ask for a batch, of which one's own question is one, and let the others go."""
         try:
-            if len(batch) > 1:
-                body = translate.query_of_many([(one.question, one.decision_id) for one in batch])
-                answers = translate.many_answers(*self._engine.query(COALESCED, body, deadline), len(batch))
-                for one, answer in zip(batch, answers, strict=True):
-                    one.answer = answer
+            body = translate.query_of_many([(one.question, one.decision_id) for one in batch])
+            answers = translate.many_answers(*self._engine.query(COALESCED, body, deadline), len(batch))
         except (EngineError, DeadlineExceededError) as fault:
             # Each asks by itself, and is told then what is wrong with its own question.
             log.info("coalesced_query_failed", questions=len(batch), reason=str(fault))
-        finally:
-            self._hand_on()
-            for one in batch:
-                if not one.batch:
-                    one.turn.release()
+        else:
+            for one, answer in zip(batch, answers, strict=True):
+                one.answer = answer
 
-    def _hand_on(self) -> None:
-        """Let those who have queued up go, as a query has ended."""
+    def _hand_on(self, size: int) -> None:
+        """Let those who have queued up go, as a query of that many questions has ended."""
         with self._lock:
+            self.sizes[size] += 1
             batch = self._take(self._most)
             if not batch:
                 self._under_way -= 1

@@ -17,24 +17,10 @@ from sidecar import translate
 from sidecar.engine.answers import Answers, Asking
 from sidecar.engine.cache import Held, Lease, may_be_given
 from sidecar.errors import MalformedAnswerError, RevisionRolledBackError, RevisionTooOldError
-from sidecar.model import (
-    Action,
-    Decision,
-    Finding,
-    Found,
-    Identity,
-    Item,
-    Listing,
-    Principal,
-    Question,
-    Resource,
-    Search,
-    Tenant,
-    ToolAnswer,
-)
+from sidecar.model import Decision, Finding, Found, Listing, Question, Search, ToolAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from sidecar.engine.cache import DecisionCache
     from sidecar.engine.coalesce import PolicyEngine
@@ -42,11 +28,6 @@ if TYPE_CHECKING:
     from sidecar.translate import PolicySettings
 
 MICROSECONDS = translate.MICROSECONDS
-
-PROBE = Question(
-    Identity(Tenant(""), Principal("agent:probe")), (Item(Resource("TOOL", "agent:tool:probe"), Action()),)
-)
-"""A question whose answer is known: no registry can hold a tenant without an id."""
 
 
 def now_microseconds() -> int:
@@ -182,12 +163,17 @@ class Decider:
         Raises ``EngineError``, also when OPA decides what it must not: ``MalformedAnswerError``.
         """
         floor = self._floor()
-        decision = self._answers.probe(PROBE, Asking("probe", deadline, self.clock()))
+        decision = self._answers.probe(Asking("probe", deadline, self.clock()))
         self._check_floor(decision.revision, decision.as_of, floor)
         if (decision.effect, decision.code) != ("DENY", "TENANT_UNKNOWN"):
             msg = f"OPA answers {decision.effect} {decision.code} about a tenant that does not exist"
             raise MalformedAnswerError(msg)
         return decision
+
+    @property
+    def sizes(self) -> Mapping[int, int]:
+        """How many queries took how many questions of different calls to OPA."""
+        return self._answers.coalescer.sizes
 
     @property
     def remembers(self) -> bool:
@@ -197,8 +183,10 @@ class Decider:
     def recall(self, key: Hashable) -> tuple[Any, int] | None:
         """Give what a door has had remembered under a key, if it may be given again now, and the moment of that."""
         cache = self._cache
-        kept: Remembered | None = None if cache is None else cache.get(key)
-        if cache is None or kept is None:
+        if cache is None:
+            return None
+        kept: Remembered | None = cache.get(key, cache.clock())
+        if kept is None:
             return None
         now = self.clock()
         if not may_be_given(kept.lease, now, self._floor()) or not kept.lasts():
@@ -208,7 +196,7 @@ class Decider:
 
     def remember(self, key: Hashable, kept: Remembered, size: int) -> None:
         """Remember, for a door, what it may give again: so many bytes, and only for a key that comes a second time."""
-        if self._cache is not None and kept.lease is not None and self._cache.comes_again(key):
+        if self._cache is not None and kept.lease is not None and self._cache.comes_again(key) and kept.lasts():
             self._cache.put(kept.lease.epoch, key, kept, size)
 
     def _guard(self, held: Held[Decision], now: int) -> Held[Decision]:

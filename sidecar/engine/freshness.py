@@ -1,9 +1,16 @@
-"""How new the registry behind decisions is: never older than before, and as new as a caller waits for."""
+"""How new the registry behind decisions is: never older than before, and as new as a caller waits for.
+
+Where several processes decide, none decides under an older registry than another has: they share one mark, in memory.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import mmap
+import os
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -12,7 +19,7 @@ from msgspec import Struct
 from sidecar.engine.durable import read_durable, write_durably
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 log = structlog.get_logger(__name__)
@@ -28,21 +35,32 @@ class _Record(Struct, frozen=True):
 
 
 class Served:
-    """The newest registry that a decision was given under, remembered across restarts. Raises ``StartError`` if it cannot be."""
+    """The newest registry that a decision was given under, remembered across restarts. Raises ``StartError`` if it cannot be.
 
-    def __init__(self, file: Path) -> None:
+    With ``shared``, the processes that name the same file share it. A sidecar that starts has to ``unshare`` first.
+    """
+
+    def __init__(self, file: Path, *, shared: bool = False) -> None:
         self._file = file
         self._lock = threading.Lock()  # held while it is written, which happens once for each registry
         self._closed = False
+        self._alone = file.with_suffix(".lock") if shared else None
+        self._mark: list[int] | memoryview[int] = _shared_number(file.with_suffix(".mark")) if shared else [0]
         kept = read_durable(file, _Record, "how new a registry it has served, so that it serves an older one")
-        self.as_of = 0 if kept is None else kept.as_of
+        with self._lock, self._one_process():
+            self._mark[0] = max(self._mark[0], 0 if kept is None else kept.as_of)
+
+    @property
+    def as_of(self) -> int:
+        """The moment of it, in microseconds since 1970."""
+        return self._mark[0]
 
     def rise(self, as_of: int, revision: str) -> None:
         """Remember a newer one: on disk before this returns, while other calls go on."""
-        with self._lock:
+        with self._lock, self._one_process():
             if as_of <= self.as_of or self._closed:
                 return
-            self.as_of = as_of
+            self._mark[0] = as_of
             try:
                 write_durably(self._file, _Record(as_of, revision))
             except OSError as fault:
@@ -53,6 +71,31 @@ class Served:
         """Write no more: the state directory is another's from now on, while calls that outlived the drain may still end."""
         with self._lock:
             self._closed = True
+
+    @contextmanager
+    def _one_process(self) -> Iterator[None]:
+        """Keep other processes from writing."""
+        if self._alone is None:
+            yield
+            return
+        with self._alone.open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+def unshare(file: Path) -> None:
+    """Forget what processes that are gone shared: what counts is the file."""
+    file.with_suffix(".mark").unlink(missing_ok=True)
+
+
+def _shared_number(path: Path) -> memoryview[int]:
+    """Give a number that is the same in all processes. A processor writes its eight bytes at once, so none sees half of it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.ftruncate(descriptor, 8)
+        return memoryview(mmap.mmap(descriptor, 8)).cast("q")
+    finally:
+        os.close(descriptor)
 
 
 class Waiting:

@@ -62,6 +62,11 @@ class Monitor:
         """What the last probe found."""
         return self._readiness
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a registry."""
+        return self._waiting
+
     def start(self) -> None:
         """Probe once, then begin to probe at the interval."""
         self._look()

@@ -43,15 +43,15 @@ class OpaClient:
         self._places = threading.Semaphore(connections)
         self._idle: list[_Connection] = []  # the one that was used last is used first
 
-    def query(self, entrypoint: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+    def query(self, entrypoint: str, body: bytes, deadline: float, headers: str = "") -> tuple[int, bytes]:
         """Ask for the rule at ``entrypoint`` with the query ``body``; give the HTTP status and body of the answer.
 
         Errors of builtin functions are errors of the query, not undefined values, so that they cannot pass for "no reason to
-        deny". ``deadline`` is a moment of ``time.monotonic()``.
+        deny". ``deadline`` is a moment of ``time.monotonic()``; ``headers`` are lines of HTTP to send along, each with its end.
 
         Raises ``EngineUnavailableError`` or ``DeadlineExceededError``.
         """
-        return self._send("POST", f"/v1/data/{entrypoint}?strict-builtin-errors=true", body, deadline)
+        return self._send("POST", f"/v1/data/{entrypoint}?strict-builtin-errors=true", body, deadline, headers)
 
     def bundles_active(self, deadline: float) -> bool:
         """Tell whether OPA has activated all its bundles."""
@@ -62,7 +62,7 @@ class OpaClient:
         while self._idle:
             self._idle.pop().close()
 
-    def _send(self, method: str, path: str, body: bytes, deadline: float) -> tuple[int, bytes]:
+    def _send(self, method: str, path: str, body: bytes, deadline: float, headers: str = "") -> tuple[int, bytes]:
         now = time.monotonic()
         if now >= deadline:
             msg = "the deadline passed before OPA was asked"
@@ -70,7 +70,7 @@ class OpaClient:
         end = min(deadline, now + self._timeout)
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: {self._where.host}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
+            f"Content-Length: {len(body)}\r\n{headers}\r\n"
         )
         try:
             if not self._places.acquire(timeout=end - now):

@@ -1,4 +1,4 @@
-"""OPA as a child process: started with a configuration, watched, restarted with back-off, gone when we are gone."""
+"""Child processes: started, watched, restarted with back-off, gone when we are gone. OPA is one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Runs between us and OPA, and becomes OPA: asks the kernel to end it when the thread that started it ends, which is the
-# supervisor's and so lives as long as we do. Without the check, a parent that died in between would leave it alive.
+# Runs between us and the child, and becomes the child: asks the kernel to end it when the thread that started it ends, which is
+# the supervisor's and so lives as long as we do. Without the check, a parent that died in between would leave it alive.
 _LAUNCHER = """
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -35,43 +35,26 @@ os.execv(sys.argv[2], sys.argv[2:])
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 5.0
 _STEADY_AFTER = 10.0
+_LAST_WORDS_SECONDS = 2.0
 _HOPELESS_RESTARTS = 3
 
 
-class EmbeddedOpa:
-    """An OPA that answers on a Unix socket, configured by a text in YAML.
+class Child:
+    """A child process. A subclass says by ``_spawn`` how it is started, and by ``_follow`` what becomes of what it says.
 
-    ``on_exit`` is called from the supervising thread whenever the process ends by itself.
+    The log calls it by ``name``, with ``facts``. ``on_exit`` is called from the supervising thread whenever it ends by itself.
     """
 
-    def __init__(
-        self,
-        binary: Path,
-        config: str,
-        state_dir: Path,
-        *,
-        on_exit: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.socket = state_dir / "opa.sock"
-        self._binary = binary
-        self._config = state_dir / "opa.yaml"
-        self._config.unlink(missing_ok=True)
-        # It may hold a token: nobody else can read it at any moment.
-        with os.fdopen(os.open(self._config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(config)
+    def __init__(self, name: str, on_exit: Callable[[], None], **facts: int) -> None:
+        self._name = name
+        self._facts = facts
         self._on_exit = on_exit
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._last_lines: deque[str] = deque(maxlen=20)
         self._stopping = threading.Event()
         self._started = threading.Event()
-        self._supervisor = threading.Thread(target=self._supervise, name="opa-supervisor", daemon=True)
+        self._supervisor = threading.Thread(target=self._supervise, name=f"{name}-supervisor", daemon=True)
         self.restarts = 0
-        self.bundle_fault = ""
-
-    @property
-    def address(self) -> str:
-        """The address to ask it at."""
-        return f"unix:{self.socket}"
 
     @property
     def pid(self) -> int:
@@ -79,24 +62,35 @@ class EmbeddedOpa:
         process = self._process
         return process.pid if process is not None and process.poll() is None else 0
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether it has ended so often that it is not worth waiting for at a start."""
+        return self.restarts > _HOPELESS_RESTARTS
+
     def start(self) -> None:
         """Start it, and its supervision. Whether it serves is for a probe to tell."""
         self._supervisor.start()
         self._started.wait()
 
-    def stop(self, timeout: float) -> None:
-        """End it, by force after ``timeout`` seconds."""
+    def request_stop(self) -> None:
+        """Ask it to end."""
         self._stopping.set()
         process = self._process
         if process is not None and process.poll() is None:
             process.terminate()
+
+    def stop(self, timeout: float) -> None:
+        """End it, by force after ``timeout`` seconds."""
+        self.request_stop()
+        process = self._process
+        if process is not None:
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired:
-                log.warning("opa_killed", after_seconds=timeout)
+                log.warning(self._event("killed"), after_seconds=timeout, **self._facts)
                 process.kill()
-        self._supervisor.join(timeout)
-        self.socket.unlink(missing_ok=True)
+        if self._supervisor.ident is not None:
+            self._supervisor.join(_LAST_WORDS_SECONDS)
 
     def last_words(self) -> str:
         """Give what it wrote last: why it does not start, if it does not."""
@@ -110,16 +104,18 @@ class EmbeddedOpa:
                 process = self._process = self._spawn()
             except OSError as fault:
                 self._last_lines.append(str(fault))
-                log.error("opa_not_started", reason=str(fault))  # noqa: TRY400 - the reason is all there is
+                log.error(self._event("not_started"), reason=str(fault), **self._facts)  # noqa: TRY400 - it is all there is
             else:
                 self._started.set()
                 # A stop that came while it was being started has not seen it.
                 if self._stopping.is_set():
                     process.terminate()
                 self._follow(process)
+                process.wait()
                 if self._stopping.is_set():
                     return
-                log.error("opa_exited", status=process.returncode, last_words=self.last_words())
+                words = self.last_words()
+                log.error(self._event("exited"), status=process.returncode, last_words=words, **self._facts)
                 self._on_exit()
             self._started.set()
             if time.monotonic() - began > _STEADY_AFTER:
@@ -128,20 +124,72 @@ class EmbeddedOpa:
             delay = min(delay * 2, _LONGEST_DELAY)
             self.restarts += 1
 
-    def _spawn(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), str(self._binary)]
-        command += ["run", "--server", "--addr", f"unix://{self.socket}", "--config-file", str(self._config)]
-        command += ["--log-level", "error", "--log-format", "json", "--skip-version-check"]
+    def _event(self, what: str) -> str:
+        return f"{self._name}_{what}"
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        """Start it, with a pipe for what it says."""
+        raise NotImplementedError
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> None:
+        """Read what it says until it ends."""
+        raise NotImplementedError
+
+
+def launched(*command: str | Path) -> list[str]:
+    """Give the command that starts a child which the kernel ends with us."""
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *map(str, command)]
+
+
+class EmbeddedOpa(Child):
+    """An OPA that answers on a Unix socket, configured by a text in YAML.
+
+    ``on_exit`` is called from the supervising thread whenever the process ends by itself.
+    """
+
+    def __init__(
+        self,
+        binary: Path,
+        config: str,
+        state_dir: Path,
+        *,
+        on_exit: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__("opa", on_exit)
+        self.socket = state_dir / "opa.sock"
+        self._binary = binary
+        self._config = state_dir / "opa.yaml"
+        self._config.unlink(missing_ok=True)
+        # It may hold a token: nobody else can read it at any moment.
+        with os.fdopen(os.open(self._config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(config)
+        self.bundle_fault = ""
+
+    @property
+    def address(self) -> str:
+        """The address to ask it at."""
+        return f"unix:{self.socket}"
+
+    def stop(self, timeout: float) -> None:
+        """End it, by force after ``timeout`` seconds."""
+        super().stop(timeout)
+        self.socket.unlink(missing_ok=True)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        command = launched(self._binary, "run", "--server", "--addr", f"unix://{self.socket}")
+        command += ["--config-file", str(self._config), "--log-level", "error", "--log-format", "json"]
         return subprocess.Popen(  # noqa: S603 - the binary is the one whose version was checked
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [*command, "--skip-version-check"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
 
-    def _follow(self, process: subprocess.Popen[str]) -> None:
+    def _follow(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stderr is not None  # noqa: S101 - it is a pipe
         with process.stderr:
             for line in process.stderr:
-                self._relay(line.strip())
-        process.wait()
+                self._relay(line.decode(errors="replace").strip())
 
     def _relay(self, line: str) -> None:
         try:
@@ -177,7 +225,7 @@ def wait_until_ready(
         try:
             probe(end)
         except TenantgateError as fault:
-            hopeless = opa is not None and ((bundle_once and opa.bundle_fault) or opa.restarts > _HOPELESS_RESTARTS)
+            hopeless = opa is not None and ((bundle_once and opa.bundle_fault) or opa.hopeless)
             if hopeless or time.monotonic() + pause >= end:
                 words = opa.last_words() if opa is not None else ""
                 msg = f"OPA does not come up: {fault}" + (f"\n{words}" if words else "")

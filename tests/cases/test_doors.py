@@ -1,6 +1,7 @@
 """Every case of the corpus through every front door that can express it: the same effect for the same reason.
 
-A door is a row of ``DOORS``. The sidecar believes tokens alone, so the identity of a case comes as one.
+A door is a row of ``DOORS``. The sidecar believes tokens alone, so the identity of a case comes as one. Each case is asked about
+twice, of a sidecar that remembers decisions and of one that does not.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from msgspec import UNSET
 
 from sidecar.doors.agentcore.authorizer import SidecarAuthorizer
 from sidecar.doors.agentcore.door import Door as AgentCoreDoor
+from sidecar.gen.tenantgate.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
+from sidecar.gen.tenantgate.v1.decision_pb2 import EFFECT_ALLOW, DecisionCode
 from sidecar.identity.development import DevelopmentIssuer
 from sidecar.model import Actor
 from sidecar.settings import load
@@ -170,7 +173,40 @@ class ExtAuthz:
         return Told(allowed=False, code=denied[2], reason=denied[1]) if denied else Told(allowed=False)
 
 
-DOORS: dict[str, type[Door]] = {"agentcore": AgentCore, "authzen": AuthZen, "ext_authz": ExtAuthz}
+class Native:
+    """Asks as an agent does that has a sidecar beside it."""
+
+    def __init__(self, sidecar: Sidecar) -> None:
+        self._channel = grpc.insecure_channel(sidecar.addresses[0])
+
+    def close(self) -> None:
+        self._channel.close()
+
+    @staticmethod
+    def expresses(_case: Case) -> bool:
+        return True
+
+    def ask(self, case: Case, token: str) -> Told:
+        metadata = [("authorization", f"Bearer {token}")]
+        if case.tenant_header is not None:
+            metadata.append(("x-tenant-id", case.tenant_header))
+        try:
+            response = AuthorizationServiceStub(self._channel).Authorize(
+                case.request, metadata=metadata, timeout=DEADLINE
+            )
+        except grpc.RpcError:
+            return Told(allowed=False)
+        decision = response.decision
+        code = DecisionCode.Name(decision.code).removeprefix("DECISION_CODE_")
+        return Told(decision.effect == EFFECT_ALLOW, code, decision.reason)
+
+
+DOORS: dict[str, type[Door]] = {
+    "agentcore": AgentCore,
+    "authzen": AuthZen,
+    "ext_authz": ExtAuthz,
+    "native": Native,
+}
 
 
 # ── cases, and what serves them ─────────────────────────────────────────────────────────────────────────────────────────
@@ -211,10 +247,11 @@ CASES = [
 class Serving:
     """A sidecar for each file of the corpus, and its doors, started when they are first asked for."""
 
-    def __init__(self, folder: Path, running: ExitStack) -> None:
+    def __init__(self, folder: Path, running: ExitStack, cache_bytes: int) -> None:
         self.issuer = DevelopmentIssuer(folder / "issuer")
         self._folder = folder
         self._running = running
+        self._cache_bytes = cache_bytes
         self._sidecars: dict[str, Sidecar] = {}
         self._doors: dict[tuple[str, str], Door] = {}
 
@@ -241,23 +278,26 @@ class Serving:
                 identity__issuers=[self.issuer.settings()],
                 authzen__listen="127.0.0.1:0",
                 ext_authz__enabled=True,
+                cache__bytes=self._cache_bytes,
                 **overrides,
             )
             self._sidecars[file.name], _ = self._running.enter_context(running_sidecar(settings))
         return self._sidecars[file.name]
 
 
-@pytest.fixture(scope="module")
-def serving() -> Iterator[Serving]:
+@pytest.fixture(scope="module", params=[1 << 26, 0], ids=["remembered", "asked each time"])
+def serving(request: pytest.FixtureRequest) -> Iterator[Serving]:
     """What serves the corpus."""
     with tempfile.TemporaryDirectory(prefix="tg-") as folder, ExitStack() as running:
-        yield Serving(Path(folder), running)
+        yield Serving(Path(folder), running, request.param)
 
 
 @pytest.mark.parametrize(("name", "file", "case"), CASES)
 def test_a_door_tells_what_the_case_expects(name: str, file: CaseFile, case: Case, serving: Serving) -> None:
-    told = serving.door(name, file).ask(case, mint(serving.issuer, case))
+    door, token = serving.door(name, file), mint(serving.issuer, case)
+    told = door.ask(case, token)
 
+    assert door.ask(case, token) == told
     if case.expect is None:
         assert not told.allowed
         return

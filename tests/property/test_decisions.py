@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
+from sidecar.engine.cache import DecisionCache
 from sidecar.model import Actor, WeakestHop
 from tests.support.registries import compiled
 from tests.support.strategies import (
@@ -26,6 +27,8 @@ from tests.support.strategies import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sidecar.model import Decision, Question, ToolAnswer
     from tests.support.processes import PolicyOpa
 
@@ -37,6 +40,17 @@ thorough = settings(
 )
 
 Registry = list[dict[str, Any]]
+
+
+@pytest.fixture
+def policy_opa(policy_opa: PolicyOpa, request: pytest.FixtureRequest) -> Iterator[PolicyOpa]:
+    """The OPA, whose engines remember what it decided where a test says so."""
+    policy_opa.cache = DecisionCache(1 << 24, 60.0) if getattr(request, "param", "") == "remembered" else None
+    yield policy_opa
+    policy_opa.cache = None
+
+
+remembered_or_not = pytest.mark.parametrize("policy_opa", ["remembered", "asked each time"], indirect=True)
 
 
 def decide(opa: PolicyOpa, registry: Registry, question: Question) -> Decision:
@@ -129,6 +143,7 @@ def test_the_data_of_other_tenants_changes_nothing(
     assert decide(policy_opa, changed, question) == before
 
 
+@remembered_or_not
 @thorough
 @given(registries, questions(3))
 def test_a_batch_is_a_map_of_singles(policy_opa: PolicyOpa, registry: Registry, question: Question) -> None:
@@ -141,6 +156,7 @@ def test_a_batch_is_a_map_of_singles(policy_opa: PolicyOpa, registry: Registry, 
     assert list(batch) == singles
 
 
+@remembered_or_not
 @thorough
 @given(registries, questions(), st.lists(arguments, min_size=3, max_size=6))
 def test_a_tool_list_agrees_with_every_call(
@@ -223,6 +239,7 @@ def test_an_explanation_says_who_asks_and_who_narrows_the_scopes_most(
         assert explanation.weakest_hop == WeakestHop(chain[hop].id, hop, tuple(lacks[hop]))
 
 
+@remembered_or_not
 @thorough
 @given(registries, questions(), items, values)
 def test_a_decision_holds_for_every_request_that_differs_in_parts_it_did_not_depend_on(

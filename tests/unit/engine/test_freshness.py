@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.engine.durable import read_durable, write_durably
-from sidecar.engine.freshness import Served, Waiting
+from sidecar.engine.freshness import Served, Waiting, unshare
 from sidecar.engine.intake import Mark, judge
 from sidecar.errors import StartError
 from sidecar.seal import Sealed
@@ -38,6 +38,25 @@ def test_a_record_that_cannot_be_read_stops_the_start(text: str, tmp_path: Path)
 
     with pytest.raises(StartError, match="removing it makes this sidecar forget how new a registry it has served"):
         Served(tmp_path / "served.json")
+
+
+def test_processes_share_the_mark_at_once_and_none_takes_it_back(tmp_path: Path) -> None:
+    one, other = (Served(tmp_path / "served.json", shared=True) for _ in range(2))
+    one.rise(5, "five")
+    assert other.as_of == 5
+
+    other.rise(4, "four")
+    assert (one.as_of, Served(tmp_path / "served.json").as_of) == (5, 5)
+
+
+def test_what_processes_shared_that_are_gone_is_forgotten_unless_it_was_written(tmp_path: Path) -> None:
+    Served(tmp_path / "served.json", shared=True).rise(5, "five")
+    unshare(tmp_path / "served.json")
+    assert Served(tmp_path / "served.json", shared=True).as_of == 5
+
+    (tmp_path / "served.json").unlink()
+    unshare(tmp_path / "served.json")
+    assert Served(tmp_path / "served.json", shared=True).as_of == 0
 
 
 def test_a_record_that_cannot_be_written_leaves_the_mark_in_memory(tmp_path: Path) -> None:
