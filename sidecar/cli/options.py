@@ -46,9 +46,40 @@ def address_options(command: _Command) -> _Command:
     command = click.option("--timeout", default=5.0, show_default=True, help="Longest wait for the answer, seconds.")(
         command
     )
+    file = click.Path(exists=True, dir_okay=False, path_type=Path)
+    for name, about in (
+        ("--tls-key", "Your private key, in PEM."),
+        ("--tls-cert", "Your certificate, in PEM, for a sidecar that is asked over TLS."),
+        ("--tls-ca", "Certificates, in PEM, of the authorities of such a sidecar."),
+    ):
+        command = click.option(name, type=file, metavar="FILE", expose_value=False, callback=_keep, help=about)(command)
     return click.option(
         "--address", help="unix:PATH or HOST:PORT of the sidecar. [default: its socket in .tenantgate]"
     )(command)
+
+
+def _keep(context: click.Context, parameter: click.Parameter, file: Path | None) -> None:
+    """Keep the value of an option for ``connected``."""
+    context.meta[f"{__name__}.{parameter.name}"] = file
+
+
+def _credentials() -> grpc.ChannelCredentials | None:
+    """Give what the options of the command in progress say of TLS. Raises ``CallError``."""
+    import grpc  # noqa: PLC0415 - not needed for --help
+
+    meta = click.get_current_context().meta
+    files = [meta.get(f"{__name__}.{name}") for name in ("tls_ca", "tls_key", "tls_cert")]
+    given = [file for file in files if file is not None]
+    if not given:
+        return None
+    if len(given) < len(files):
+        msg = "--tls-ca, --tls-cert and --tls-key go together"
+        raise CallError(msg)
+    try:
+        return grpc.ssl_channel_credentials(*(file.read_bytes() for file in given))
+    except OSError as fault:
+        msg = f"{fault.filename}: cannot be read: {fault.strerror}"
+        raise CallError(msg) from fault
 
 
 def token_option(command: _Command) -> _Command:
@@ -98,8 +129,13 @@ def connected(address: str | None) -> Iterator[grpc.Channel]:
     from grpc_status import rpc_status  # noqa: PLC0415
 
     target = address or f"unix:{load(None).socket_path}"
+    credentials = _credentials()
     try:
-        with grpc.insecure_channel(target) as channel:
+        with (
+            grpc.insecure_channel(target)
+            if credentials is None
+            else grpc.secure_channel(target, credentials) as channel
+        ):
             yield channel
     except grpc.RpcError as fault:
         reason = ""
@@ -111,6 +147,8 @@ def connected(address: str | None) -> Iterator[grpc.Channel]:
         msg = f"{target}: {fault.code().name}{reason}: {fault.details()}"
         if not reason and fault.code() == grpc.StatusCode.UNAVAILABLE:
             msg += "\nIs the sidecar running? `tenantgate serve` starts it; --address says where it is"
+            if not target.startswith("unix:"):
+                msg += ", and --tls-ca, --tls-cert and --tls-key are for one that speaks TLS"
         if not reason and fault.code() == grpc.StatusCode.UNIMPLEMENTED:
             msg += "\nThis sidecar does not offer it. Credentials are given where its setting credentials.role_arn names a role"
         raise CallError(msg) from fault

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sidecar.tenancy.asgi import TenantMiddleware
     from sidecar.tenancy.aws import guard
     from sidecar.tenancy.calls import Credentials, Decision, Exchanged, ListedTool
-    from sidecar.tenancy.client import AsyncAuthorizationClient, AuthorizationClient
+    from sidecar.tenancy.client import AsyncAuthorizationClient, AuthorizationClient, Tls
     from sidecar.tenancy.context import TenantContext, current, use
     from sidecar.tenancy.errors import NoDecisionError, NoTenantError, TenantMismatchError, ToolDeniedError
     from sidecar.tenancy.grpc import TenantInterceptor, aio_interceptors
@@ -33,7 +33,7 @@ _MODULES = {
     "asgi": ["TenantMiddleware"],
     "aws": ["guard"],
     "calls": ["Credentials", "Decision", "Exchanged", "ListedTool"],
-    "client": ["AsyncAuthorizationClient", "AuthorizationClient"],
+    "client": ["AsyncAuthorizationClient", "AuthorizationClient", "Tls"],
     "context": ["TenantContext", "current", "use"],
     "errors": ["NoDecisionError", "NoTenantError", "TenantMismatchError", "ToolDeniedError"],
     "grpc": ["TenantInterceptor", "aio_interceptors"],
@@ -57,6 +57,7 @@ __all__ = [
     "TenantInterceptor",
     "TenantMiddleware",
     "TenantMismatchError",
+    "Tls",
     "ToolDeniedError",
     "aio_interceptors",
     "authorized_tool",

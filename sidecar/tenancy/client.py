@@ -11,13 +11,16 @@ import functools
 import inspect
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import grpc
+from msgspec import Struct
 
 from sidecar.gen.tenantgate.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from sidecar.gen.tenantgate.v1.credential_service_pb2_grpc import CredentialServiceStub
 from sidecar.tenancy import calls
+from sidecar.tenancy.errors import NoDecisionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -39,33 +42,84 @@ _Asked = ParamSpec("_Asked")
 _Result = TypeVar("_Result")
 
 
-class _Client:
-    """One channel to the sidecar, opened by the first call: until then the process may fork."""
+class Tls(Struct, frozen=True):
+    """Files, in PEM, for a sidecar that is asked over TLS; they may change at any time.
 
-    def __init__(self, address: str = ADDRESS, *, timeout: float = 2.0) -> None:
+    ``ca_file`` has the authorities of the sidecar, ``cert_file`` and ``key_file`` prove who asks.
+    """
+
+    ca_file: str
+    cert_file: str
+    key_file: str
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files. Raises ``OSError``."""
+        files = (self.ca_file, self.key_file, self.cert_file)
+        return grpc.ssl_channel_credentials(*(Path(file).read_bytes() for file in files))
+
+    def stamps(self) -> list[tuple[int, int]]:
+        """Give what changes when a file does."""
+        return [*map(_stamp, (self.ca_file, self.key_file, self.cert_file))]
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return (0, 0)
+    return (found.st_ino, found.st_ctime_ns)
+
+
+class _Client:
+    """One channel to the sidecar, opened by the first call: until then the process may fork.
+
+    With ``tls``, there is a new one when its files have changed; the one before is closed a change later, so that calls end.
+    """
+
+    def __init__(self, address: str = ADDRESS, *, timeout: float = 2.0, tls: Tls | None = None) -> None:
         self._address = address
         self._timeout = timeout
+        self._tls = tls
+        self._stamps: list[tuple[int, int]] = []
         self._lock = threading.Lock()
-        self._channel: grpc.Channel | None = None
+        self._channels: list[grpc.Channel] = []
         self._methods: dict[str, Any] = {}
 
     def _method(self, name: str) -> Any:
         with self._lock:
-            if self._channel is None:
-                self._channel = grpc.insecure_channel(self._address, _OPTIONS)
-                authorization = AuthorizationServiceStub(self._channel)
-                credentials = CredentialServiceStub(self._channel)
-                self._methods = {
-                    "Authorize": authorization.Authorize,
-                    "BatchAuthorize": authorization.BatchAuthorize,
-                    "FilterTools": authorization.FilterTools,
-                    "ExchangeToken": credentials.ExchangeToken,
-                }
+            if not self._channels or (self._tls is not None and self._tls.stamps() != self._stamps):
+                self._open()
         return self._methods[name]
 
+    def _open(self) -> None:
+        if self._tls is None:
+            channel = grpc.insecure_channel(self._address, _OPTIONS)
+        else:
+            stamps = self._tls.stamps()  # first, as what changes while it is read is to be read again
+            try:
+                credentials = self._tls.credentials()
+            except OSError as fault:
+                if self._channels:  # they are being replaced
+                    return
+                msg = f"{self._address}: {fault.filename}: {fault.strerror}"
+                raise NoDecisionError(msg, "CERTIFICATES_UNREADABLE") from fault
+            self._stamps = stamps
+            channel = grpc.secure_channel(self._address, credentials, _OPTIONS)
+        authorization = AuthorizationServiceStub(channel)
+        exchange = CredentialServiceStub(channel)
+        self._methods = {
+            "Authorize": authorization.Authorize,
+            "BatchAuthorize": authorization.BatchAuthorize,
+            "FilterTools": authorization.FilterTools,
+            "ExchangeToken": exchange.ExchangeToken,
+        }
+        self._channels.append(channel)
+        if len(self._channels) > 2:  # noqa: PLR2004 - this one, and the one before
+            self._channels.pop(0).close()
+
     def _close(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
+        for channel in self._channels:
+            channel.close()
 
     def _ask(self, call: Call[_Result]) -> _Result:
         ask = self._method(call.method)
@@ -128,7 +182,10 @@ def _as_method(method: _Method, like: Callable[..., Any]) -> _Method:
 
 
 class AuthorizationClient(_Client):
-    """Asks the sidecar at an address, ``unix:PATH`` or HOST:PORT. ``timeout`` is in seconds. One serves all threads."""
+    """Asks the sidecar at an address, ``unix:PATH`` or HOST:PORT. ``timeout`` is in seconds. One serves all threads.
+
+    With ``tls``, the sidecar must have a certificate for the HOST.
+    """
 
     authorize = _asking(calls.authorize)
     batch = _asking(calls.batch)
