@@ -1,8 +1,8 @@
 """Break what decisions hang on, and see that nobody is allowed what the registry does not allow. Run it with `make test-faults`.
 
 Real processes: the sidecar, its OPA, the server of its bundles. While each fault lasts and after it, eight callers ask questions
-whose answers are known. Prints a table and writes build/faults.json. Fails if a wrong ALLOW was given, if calls did not succeed
-again within two seconds of a fault's end, or if a change of the registry did not come through.
+whose answers are known. Prints a table, and writes build/faults.json and the table in docs/operations.md. Fails if a wrong ALLOW
+was given, if calls did not succeed again within two seconds of its end, or if a change of the registry did not come through.
 """
 
 from __future__ import annotations
@@ -104,6 +104,22 @@ def show(rows: list[dict[str, Any]]) -> Table:
     return table
 
 
+def write(rows: list[dict[str, Any]]) -> None:
+    """Write what came of all faults, for machines and for the docs."""
+    out = REPOSITORY / "build" / "faults.json"
+    out.parent.mkdir(exist_ok=True)
+    out.write_text(json.dumps(rows, indent=2) + "\n")
+    lines = ["| fault | calls | wrong ALLOWs | errors | recovery | next change after |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        if "skipped" not in row:
+            counts = " | ".join(f"{row[name]:,}" for name in ("calls", "wrong_allows", "errors"))
+            lines.append(f"| {row['fault']} | {counts} | {row['recovery_s']} s | {row['change_s']} s |")
+    page = REPOSITORY / "docs" / "operations.md"
+    before, mark, rest = page.read_text().partition("<!-- faults -->\n")
+    _, end, after = rest.partition("<!-- /faults -->")
+    page.write_text(before + mark + "\n".join([*lines, ""]) + end + after)
+
+
 @click.command(help=__doc__)
 @click.option("--only", help="The faults whose names contain this.")
 @click.option(
@@ -121,9 +137,7 @@ def main(only: str | None, seconds: float) -> None:
         rows.append(run_soak(seconds))
     Console().print(show(rows))
     if only is None:
-        out = REPOSITORY / "build" / "faults.json"
-        out.parent.mkdir(exist_ok=True)
-        out.write_text(json.dumps(rows, indent=2) + "\n")
+        write(rows)
     sys.exit(any(map(faulty, rows)))
 
 

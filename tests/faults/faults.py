@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from tests.faults.meddler import Meddler
-from tests.faults.stand import Resident, Stand
+from tests.faults.stand import Resident, Stand, free_port
 from tests.support.processes import OPA, REPOSITORY, wait_until
 
 if TYPE_CHECKING:
@@ -228,6 +228,57 @@ def _jump(stand: Stand, ahead: int) -> Iterator[None]:
         yield
     finally:
         stand.set(0)
+
+
+class _Logging(Stand):
+    """A stand whose sidecar writes its decision log to a collector that can be stopped, and has little room for records."""
+
+    def __init__(self, on_full: str) -> None:
+        super().__init__(
+            f"audit.on_full={on_full}",
+            "audit.http.url=http://127.0.0.1:" + str(collector_port := free_port()),
+            "audit.http.pause_seconds=0.05",
+            "audit.http.timeout_seconds=1",
+            "audit.queue_records=1000",
+        )
+        command = [sys.executable, "-m", "tests.faults.collector", str(collector_port)]
+        self.collector = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY)
+        self._stack.callback(self._end_collector)
+        assert self.collector.stdout is not None
+        self.collector.stdout.readline()
+
+    def _end_collector(self) -> None:
+        self.collector.kill()
+        self.collector.communicate()
+
+
+def _logging_and_dropping() -> Stand:
+    return _Logging("drop")
+
+
+def _logging_and_blocking() -> Stand:
+    return _Logging("block")
+
+
+def _stuck(stand: Stand) -> Iterator[None]:
+    assert isinstance(stand, _Logging)
+    stand.collector.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        stand.collector.send_signal(signal.SIGCONT)
+
+
+@_fault("log collector stuck, records dropped", _logging_and_dropping)
+def collector_stuck_and_dropped(stand: Stand) -> Iterator[None]:
+    """Stop the collector of the decision log, where records may be dropped: decisions go on."""
+    yield from _stuck(stand)
+
+
+@_fault("log collector stuck, calls blocked", _logging_and_blocking)
+def collector_stuck_and_blocked(stand: Stand) -> Iterator[None]:
+    """Stop the collector of the decision log, where no decision may leave without its record."""
+    yield from _stuck(stand)
 
 
 # ── the sidecar itself ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -51,7 +51,7 @@ class Stand:
         self._settings = settings
         self._environment = {**os.environ, **(environment or {})}
         self._state = state or self.folder / "s"
-        self._port = _free_port()
+        self._port = free_port()
         key = Key(self.folder)
         self.key = key.public
         samples = [_sample(self.folder / f"sample{generation}", generation) for generation in (0, 1)]
@@ -184,7 +184,8 @@ def _sample(folder: Path, generation: int) -> Path:
     return build_bundle(write_export(folder, registry(generation)), folder / "bundle.tar.gz")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Name a port of loopback that is free."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: Any = probe.getsockname()[1]
