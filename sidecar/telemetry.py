@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
@@ -23,11 +24,11 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 
-def configure_logs(level: str, form: str) -> None:
-    """Write lines from ``level`` on to standard error: ``json`` for machines, ``text`` for people."""
+def configure_logs(level: str, form: str, **facts: int) -> None:
+    """Write lines from ``level`` on to standard error: ``json`` for machines, ``text`` for people. Each has the ``facts``."""
     lines = _Lines(sys.stderr.buffer) if form == "json" else None
     structlog.configure(
-        processors=_for_people() if lines is None else [_stamped],
+        processors=[*([partial(_with, facts)] if facts else []), *(_for_people() if lines is None else [_stamped])],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr) if lines is None else lambda *_: lines,
         cache_logger_on_first_use=True,
@@ -41,6 +42,11 @@ def _for_people() -> list[structlog.types.Processor]:
         structlog.processors.format_exc_info,
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
     ]
+
+
+def _with(facts: dict[str, int], _logger: Any, _level: str, event: EventDict) -> EventDict:
+    event.update(facts)
+    return event
 
 
 def _stamped(logger: Any, level: str, event: EventDict) -> EventDict:

@@ -398,7 +398,7 @@ def query_of_many(questions: Sequence[tuple[bytes, str]]) -> bytes:
     return b'{"input":{"questions":[%b]},"decision_ids":%b}' % (inputs, decision_ids)
 
 
-def _input(  # noqa: PLR0917 - they are the fields of the input, in their order
+def _input(
     question: Question,
     now: int,
     settings: msgspec.Raw,

@@ -144,6 +144,7 @@ def explain_how_to_call(socket: str, state: Path, issuer: DevelopmentIssuer) -> 
         "    --arg amount=900 --explain\n"
         f".venv/bin/tenantgate token mint --issuer-dir {state}/issuer --tenant globex --subject bob "
         "--principal agent:order-bot\n"
+        ".venv/bin/tenantgate log\n"
         ".venv/bin/tenantgate status\n"
     )
     console.print(f"Serving on {socket}. {token} is good for a day. Ctrl-C stops.")

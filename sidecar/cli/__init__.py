@@ -16,6 +16,7 @@ COMMANDS = {
     "exchange": ("sidecar.cli.exchange", "Get AWS credentials for what a token may use."),
     "token": ("sidecar.cli.token", "Make tokens for development, and see what a token proves."),
     "status": ("sidecar.cli.status", "Show what state the sidecar is in."),
+    "log": ("sidecar.cli.log", "Show what was decided: the decision log."),
     "config": ("sidecar.cli.config", "Show every setting, with its value in force."),
     "bundle": ("sidecar.cli.bundle", "Compile the registry to the bundle that OPA serves."),
     "registry": ("sidecar.cli.registry", "Look after the registry."),

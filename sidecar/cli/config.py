@@ -30,13 +30,15 @@ def config(config: Path | None, flags: tuple[str, ...], *, markdown: bool) -> No
 
 
 def _yaml(settings: Iterable[Setting]) -> Iterable[str]:
-    section = ""
+    opened: list[str] = []
     for setting in settings:
-        parent, _, name = setting.name.rpartition(".")
-        if parent != section:
-            section = parent
-            yield f"\n# {sections()[section]}\n{section}:"
-        indent = "  " if parent else ""
+        *path, name = setting.name.split(".")
+        for depth in range(1, len(path) + 1):
+            if opened[:depth] != path[:depth]:
+                outer = "  " * (depth - 1)
+                yield f"\n{outer}# {sections()['.'.join(path[:depth])]}\n{outer}{path[depth - 1]}:"
+        opened = path
+        indent = "  " * len(path)
         note = "" if setting.value == setting.default else f" (default: {_text(setting.default)})"
         yield f"{indent}# {setting.about}{note}"
         yield f"{indent}{name}: {_text(setting.value)}"

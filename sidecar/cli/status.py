@@ -10,7 +10,7 @@ import click
 from sidecar.cli.options import address_options, connected
 
 if TYPE_CHECKING:
-    from sidecar.gen.tenantgate.v1.status_service_pb2 import BundleStatus, Status
+    from sidecar.gen.tenantgate.v1.status_service_pb2 import BundleStatus, SinkStatus, Status
 
 
 @click.command()
@@ -67,8 +67,23 @@ def _show(state: Status, *, as_json: bool) -> None:
     table.add_row("OPA", f"{kind}, {state.opa.address}, {state.opa.restarts} restarts")
     for bundle in state.bundles:
         table.add_row(bundle.name, _bundle(bundle))
+    if state.HasField("tls"):
+        table.add_row("certificate", f"until {state.tls.until.ToJsonString()}, {state.tls.reloads} reloads")
+        if state.tls.error:
+            table.add_row("", state.tls.error)
+    for sink in state.audit:
+        table.add_row(f"log: {sink.name}", _sink(sink))
     table.add_row("since", state.started_at.ToJsonString())
     console.print(table)
+
+
+def _sink(sink: SinkStatus) -> str:
+    words = [f"{sink.written} written"]
+    if sink.waiting:
+        words.append(f"{sink.waiting} waiting")
+    if sink.dropped:
+        words.append(f"{sink.dropped} dropped")
+    return "\n".join([", ".join(words), *([sink.error] if sink.error else [])])
 
 
 def _bundle(bundle: BundleStatus) -> str:

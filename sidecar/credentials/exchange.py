@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from sidecar.credentials.sts import Credentials
     from sidecar.credentials.templates import Templates
+    from sidecar.engine.cache import Held
     from sidecar.engine.decide import Decider
     from sidecar.identity import Caller
     from sidecar.identity.tokens import VerifiedToken
@@ -50,13 +51,13 @@ class Exchange:
         self._decider = decider
         self._sts = sts
         self._templates = templates
-        self._cache = cache
+        self.cache = cache
         self._seconds = seconds
         self._clock = clock
 
     def exchange(
         self, caller: Caller, question: Question, wanted: float | None, decision_id: str, deadline: float
-    ) -> tuple[Decision, Credentials | None]:
+    ) -> tuple[Held[Decision], Credentials | None]:
         """Decide a question about one resource, and give credentials for it if the decision is ALLOW.
 
         ``wanted`` is how long they should be good for, in seconds. Raises as ``Decider.decide``, and ``UnauthenticatedError``,
@@ -71,10 +72,11 @@ class Exchange:
             raise UnauthenticatedError(msg, "TOKEN_MISSING")
         identity, (item,) = caller.identity, question.items
         key = _key(token.issuer, identity, item)
-        decision = self._decider.decide(question, decision_id, deadline)
+        held = self._decider.decide_held(question, decision_id, deadline)
+        decision = held.answer
         if decision.effect != "ALLOW":
-            self._cache.drop(key)
-            return decision, None
+            self.cache.drop(key)
+            return held, None
         # Also where credentials are remembered: what is refused is so whoever asked before.
         self._sts.check(identity, token)
         terms = Terms(
@@ -86,7 +88,7 @@ class Exchange:
         def make(end: float) -> Credentials:
             return self._make(identity, token, item, decision_id, end)
 
-        return decision, self._cache.get(key, terms, make, deadline)
+        return held, self.cache.get(key, terms, make, deadline)
 
     def _end(self, token: VerifiedToken, decision: Decision) -> float:
         """Tell when the token or the decision ends. Raises ``CredentialsUnavailableError`` if that is too soon."""

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sidecar import translate
-from sidecar.doors.grpc_calls import Call, answering, decision_facts, identity_facts, question_facts
+from sidecar.doors.grpc_calls import Call, answering, decision_facts, identity_facts, question_facts, remembered
 from sidecar.engine.decide import MICROSECONDS, now_microseconds
 from sidecar.gen.tenantgate.v1 import credential_service_pb2 as pb
 from sidecar.gen.tenantgate.v1 import credential_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
+    from sidecar.audit.decision_log import DecisionLog
     from sidecar.credentials.exchange import Exchange
     from sidecar.credentials.sts import Credentials
     from sidecar.doors.metrics import CallMetrics
@@ -31,6 +32,7 @@ class CredentialServicer(pb_grpc.CredentialServiceServicer):
         default_deadline: float,
         access_log: bool,
         metrics: CallMetrics,
+        audit: DecisionLog,
     ) -> None:
         self._exchange = exchange
         self._identities = identities
@@ -38,18 +40,24 @@ class CredentialServicer(pb_grpc.CredentialServiceServicer):
         self.default_deadline = default_deadline
         self.access_log = access_log
         self.metrics = metrics
+        self.audit = audit
 
     @answering
     def ExchangeToken(self, request: pb.ExchangeTokenRequest, call: Call) -> pb.ExchangeTokenResponse:  # noqa: N802 - gRPC's name
         """Decide whether a resource may be used, and give credentials for it if so."""
         caller = self._identities.establish(request.identity, call.metadata)
+        call.identity = caller.identity
         call.facts |= identity_facts(caller.identity)
         question = translate.exchange_question(request, caller.identity, self._limits)
+        (call.item,) = question.items
         call.facts |= question_facts(question)
         wanted = request.duration.ToMicroseconds() / MICROSECONDS if request.HasField("duration") else None
-        decision, credentials = self._exchange.exchange(caller, question, wanted, call.decision_id, call.deadline)
+        held, credentials = self._exchange.exchange(caller, question, wanted, call.decision_id, call.deadline)
+        decision = held.answer
         call.facts |= decision_facts(decision)
         call.decisions = (decision,)
+        call.records = self.audit.decided(caller.identity, call.item, decision)
+        call.cached = (remembered(held, call),)
         response = pb.ExchangeTokenResponse()
         translate.write_decision(response.decision, decision, call.decision_id, now_microseconds())
         response.decision.tenant_id = caller.identity.tenant.id

@@ -5,8 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from sidecar import translate
-from sidecar.doors.grpc_calls import Call, answering_again, decision_facts, error_reason, identity_facts, question_facts
+from sidecar.audit.records import ToolState
+from sidecar.doors.grpc_calls import (
+    Call,
+    answering_again,
+    decision_facts,
+    error_reason,
+    identity_facts,
+    question_facts,
+    remembered,
+)
 from sidecar.doors.replies import Replies, Reply, all_decided, decided, listed
 from sidecar.engine.cache import together
 from sidecar.errors import InvalidRequestError
@@ -14,12 +25,15 @@ from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as pb
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from sidecar.audit.decision_log import DecisionLog
+    from sidecar.audit.records import Told
     from sidecar.doors.metrics import CallMetrics
     from sidecar.doors.replies import Key
     from sidecar.engine.decide import Decider
     from sidecar.identity import Caller, IdentitySource
+    from sidecar.model import Decision, Json, Question
     from sidecar.translate import Limits, Varying
 
 
@@ -39,6 +53,7 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         access_log: bool,
         metrics: CallMetrics,
         headers: Iterable[str],
+        audit: DecisionLog,
     ) -> None:
         self._decider = decider
         self._identities = identities
@@ -46,6 +61,7 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         self.default_deadline = default_deadline
         self.access_log = access_log
         self.metrics = metrics
+        self.audit = audit
         self.replies = Replies(decider, headers)
 
     @answering_again
@@ -54,20 +70,25 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         narrow, varying = self._narrow(request, call)
         found = None if narrow is None else self.replies.find(narrow)
         if found is not None:
-            return found[0]
+            call.cached = (True,)
+            return self._with_arguments(found[0], request.resource.id, varying[1] if varying else {})
         caller = self._identify(request, call)
         identity = caller.identity
         question = translate.authorize_question(request, identity, self._limits, varying)
+        (call.item,) = question.items
         held = self._decider.decide_held(question, call.decision_id, call.deadline)
         decision = held.answer
         facts = {}
         if self.access_log:
             facts = identity_facts(identity) | question_facts(question) | decision_facts(decision)
         write, size = decided(held, identity.tenant.id)
-        reply = Reply(write, size, decision.as_of, held.lease, caller.lasts, facts, (decision,))
+        call.cached = (remembered(held, call),)
+        told = self.audit.decided(identity, call.item, decision)
+        size += _size(told)
+        reply = Reply(write, size, decision.as_of, held.lease, caller.lasts, facts, (decision,), records=told)
         if narrow is not None and not {"arguments", "context"} & {*decision.depends_on}:
             self.replies.keep(narrow, reply)
-        return reply
+        return self._with_arguments(reply, request.resource.id, call.item.arguments)
 
     @answering_again
     def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, call: Call) -> Reply:  # noqa: N802
@@ -82,10 +103,14 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         facts = identity_facts(identity) | {"items": len(faults), "effects": dict(effects)}
         good = iter(held)
         outcomes = [next(good) if fault is None else _item_error(fault) for fault in faults]
+        told = self._told(question, decisions, faults)
+        known = iter([remembered(one, call) for one in held])
+        call.cached = [fault is None and next(known) for fault in faults]
         write, size = all_decided(outcomes, identity.tenant.id)
+        size += _size(told)
         as_of = decisions[0].as_of if decisions else 0
         lease = together(one.lease for one in held)
-        return Reply(write, size, as_of, lease, caller.lasts, facts, decisions, failures, len(decisions))
+        return Reply(write, size, as_of, lease, caller.lasts, facts, decisions, failures, len(decisions), told)
 
     @answering_again
     def FilterTools(self, request: pb.FilterToolsRequest, call: Call) -> Reply:  # noqa: N802
@@ -97,6 +122,7 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         held = self._decider.filter_tools_held(question, call.decision_id, call.deadline) if question.items else None
         answers = iter(held.answer.tools if held else ())
         states: Counter[str] = Counter()
+        told: list[ToolState] = []
         failures = [error_reason(fault) for fault in faults if fault is not None]
         for tool, fault in zip(request.tools, faults, strict=True):
             entry = response.tools.add()
@@ -104,18 +130,24 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
                 entry.id = tool.id
                 entry.error.CopyFrom(_item_error(fault))
                 states["error"] += 1
+                told.append(ToolState(tool.id, error=error_reason(fault)))
             else:
                 answer = next(answers)
                 translate.write_tool(entry, tool.id, answer)
                 states[answer.state] += 1
+                told.append(ToolState(tool.id, answer.state, answer.code or "", answer.rule_id))
         facts = identity_facts(identity) | {"tools": len(faults), "states": dict(states)}
         as_of = 0
         if held:
             as_of = held.answer.as_of
             response.revision = facts["revision"] = held.answer.revision
             response.as_of.FromMicroseconds(as_of)
+        call.cached = (held is not None and remembered(held, call),)
+        records = self.audit.listed(identity, request.action.name or "invoke", told, held.answer if held else None)
         write, size = listed(response)
-        return Reply(write, size, as_of, held.lease if held else None, caller.lasts, facts, failures=failures)
+        size += _size(records)
+        lease = held.lease if held else None
+        return Reply(write, size, as_of, lease, caller.lasts, facts, failures=failures, records=records)
 
     def _narrow(self, request: pb.AuthorizeRequest, call: Call) -> tuple[Key | None, Varying | None]:
         """Take out of a request what varies from call to call and seldom counts; give the key of the rest, and what it was.
@@ -133,13 +165,40 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         method, _, *headers = call.key
         return (f"{method}, whatever the arguments", request.SerializeToString(deterministic=True), *headers), varying
 
+    def _with_arguments(self, reply: Reply, resource_id: str, arguments: Json) -> Reply:
+        """Have the record of a reply, which may be one for others too, say what is said of the arguments of this call."""
+        told = self.audit.with_arguments(reply.records, resource_id, arguments)
+        if told is reply.records:
+            return reply
+        return replace(reply, records=told, size=reply.size + _size(told) - _size(reply.records))
+
+    def _told(
+        self, question: Question, decisions: Sequence[Decision], faults: Sequence[InvalidRequestError | None]
+    ) -> tuple[Told, ...]:
+        """Give the records of a batch, item by item."""
+        audit, identity = self.audit, question.identity
+        good = iter(zip(question.items, decisions, strict=True))
+        told: list[Told] = []
+        for number, fault in enumerate(faults):
+            place = f".{number}"
+            if fault is None:
+                told += audit.decided_call(identity, *next(good), place=place)
+            else:
+                told += audit.failed(error_reason(fault), fault, identity, None, place=place)
+        return tuple(told)
+
     def _identify(
         self, request: pb.AuthorizeRequest | pb.BatchAuthorizeRequest | pb.FilterToolsRequest, call: Call
     ) -> Caller:
         caller = self._identities.establish(request.identity, call.metadata)
+        call.identity = caller.identity
         if self.access_log:
             call.facts |= identity_facts(caller.identity)
         return caller
+
+
+def _size(told: Iterable[Told]) -> int:
+    return sum(len(known) for _, known in told)
 
 
 def _item_error(fault: InvalidRequestError) -> pb.ItemError:

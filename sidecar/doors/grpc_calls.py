@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 import time
 from collections import deque
@@ -16,25 +17,30 @@ import structlog
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from msgspec import Struct
+from msgspec import Struct, field
 
 from sidecar import errors
+from sidecar.audit.records import Told
 from sidecar.doors.replies import Key, written
-from sidecar.engine.decide import new_decision_id
-from sidecar.model import Decision
+from sidecar.engine.decide import new_decision_id, now_microseconds
+from sidecar.engine.traces import traced_calls
+from sidecar.model import Decision, Identity, Item
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from sidecar.audit.decision_log import DecisionLog
     from sidecar.doors.metrics import CallMetrics
     from sidecar.doors.replies import Replies, Reply
-    from sidecar.model import Identity, Question
+    from sidecar.engine.cache import Held
+    from sidecar.model import Question
 
 log = structlog.get_logger("access")
 
 DOMAIN = "tenantgate"
 DECISION_ID_KEY = "x-decision-id"
 REQUEST_ID_KEY = "x-request-id"
+TRACE_KEY = "traceparent"
 
 
 class ErrorRow(NamedTuple):
@@ -48,10 +54,16 @@ class ErrorRow(NamedTuple):
 ERRORS: dict[type[errors.TenantgateError], ErrorRow] = {
     errors.InvalidRequestError: ErrorRow(grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID"),
     errors.UnauthenticatedError: ErrorRow(grpc.StatusCode.UNAUTHENTICATED, "CALLER_UNAUTHENTICATED"),
+    errors.ClientUnknownError: ErrorRow(grpc.StatusCode.PERMISSION_DENIED, "CLIENT_UNKNOWN"),
     errors.OverloadedError: ErrorRow(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
     errors.RevisionTooOldError: ErrorRow(grpc.StatusCode.FAILED_PRECONDITION, "REVISION_TOO_OLD"),
     errors.DeadlineExceededError: ErrorRow(
         grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED", "the deadline passed before there was a decision"
+    ),
+    errors.NotRecordedError: ErrorRow(
+        grpc.StatusCode.UNAVAILABLE,
+        "DECISION_NOT_RECORDED",
+        "the decision log takes no more records, and no decision is given without one",
     ),
     errors.EngineUnavailableError: ErrorRow(
         grpc.StatusCode.UNAVAILABLE,
@@ -89,7 +101,8 @@ class Call(Struct):
 
     ``metadata`` has all values of each key, in the order in which they came; ``facts`` are what the access log will say, and
     ``decisions`` and ``failures``, the stable reasons of items without one, what is counted. ``key`` is under what its reply is
-    remembered.
+    remembered. ``identity``, ``item`` and ``fault`` are what is known for the record of an error; ``records`` are those of the
+    decision log, and ``cached`` says of each whether it was remembered.
     """
 
     decision_id: str
@@ -99,6 +112,12 @@ class Call(Struct):
     decisions: Sequence[Decision] = ()
     failures: Sequence[str] = ()
     key: Key = ()
+    identity: Identity | None = None
+    item: Item | None = None
+    fault: Exception | None = None
+    records: Sequence[Told] = ()
+    cached: Sequence[bool] = ()
+    began: int = field(default_factory=now_microseconds)
 
 
 _Servicer = TypeVar("_Servicer")
@@ -115,7 +134,7 @@ def answering(
 ) -> Callable[[_Servicer, _Request, grpc.ServicerContext], _Response]:
     """Turn a method that takes a ``Call`` into one that gRPC can call, by way of ``Reading``.
 
-    The servicer needs the attributes ``default_deadline`` (seconds), ``access_log`` and ``metrics``.
+    The servicer needs the attributes ``default_deadline`` (seconds), ``access_log``, ``audit`` and ``metrics``.
     """
     answer: Callable[[_Servicer, _Request, grpc.ServicerContext], _Response] = _answering(method)
     return answer
@@ -146,42 +165,81 @@ def _answering(method: Any, refuse: Refuse | None = None, *, again: bool = False
         row, message = None, _UNREADABLE
         try:
             metadata = context.invocation_metadata()
-            if servicer.access_log:
-                call.facts = _request_id(metadata)
+            if servicer.access_log or servicer.audit.on:
+                call.facts = _ids(metadata)
             if not again:
                 _fill(call, metadata, context, servicer.default_deadline)
                 message = _read(read, request)
-                return write(method(servicer, message, call))
+                response = method(servicer, message, call)
+                record(servicer.audit, name, began, call, lambda: call.deadline)
+                return write(response)
             replies: Replies = servicer.replies
             call.key = replies.key(name, request, metadata)
             found = replies.find(call.key)
             if found is None:
                 _fill(call, metadata, context, servicer.default_deadline)
                 found = replies.keep(call.key, method(servicer, _read(read, request), call))
+            else:
+                call.cached = (True,) * len(found[0].records)
             reply, now = found
             call.facts |= reply.facts
-            call.decisions, call.failures = reply.decisions, reply.failures
+            call.decisions, call.failures, call.records = reply.decisions, reply.failures, reply.records
+            record(servicer.audit, name, began, call, lambda: _deadline(context, servicer.default_deadline))
             return written(reply, now, call.decision_id)
         except Exception as fault:  # noqa: BLE001 - each has its row, and the log says what it was
-            row = error_row(fault, call.decision_id)
+            row, call.fault = error_row(fault, call.decision_id), fault
             if refuse is not None:
                 return write(refuse(servicer, message, call, fault, row))
             abort(context, fault, row, call.decision_id)
         finally:
-            finish(name, time.perf_counter() - began, call, row, metrics=servicer.metrics, log_it=servicer.access_log)
+            finish(name, began, call, row, metrics=servicer.metrics, log_it=servicer.access_log, audit=servicer.audit)
         raise AssertionError  # abort raises
 
     return answer
 
 
+def record(audit: DecisionLog, method: str, began: float, call: Call, until: Callable[[], float] | None) -> None:
+    """Have the decision log take what it says of a call; without ``until``, nothing waits for that, as with an error.
+
+    ``began`` is a moment of ``time.perf_counter()``. Raises ``NotRecordedError`` if the decision must not leave.
+    """
+    if call.records:
+        for traced in traced_calls():
+            call.facts["trace_id"] = traced.trace_id
+        seconds = time.perf_counter() - began
+        audit.take(method, call.decision_id, seconds, call.records, call.facts, cached=call.cached, until=until)
+
+
+def remembered(held: Held[Any], call: Call) -> bool:
+    """Tell whether an answer is one that OPA gave to an earlier call."""
+    return held.lease is not None and held.lease.since < call.began
+
+
 def finish(
-    method: str, seconds: float, call: Call, row: ErrorRow | None, *, metrics: CallMetrics, log_it: bool
+    method: str,
+    began: float,
+    call: Call,
+    row: ErrorRow | None,
+    *,
+    metrics: CallMetrics,
+    log_it: bool,
+    audit: DecisionLog,
 ) -> None:
-    """Count a call that has ended, with an error if there is a row, and tell it to the access log."""
+    """Count a call that has ended, with an error if there is a row, and tell it to its trace and to both logs."""
+    seconds = time.perf_counter() - began
+    if row is not None:
+        call.records, call.cached = audit.failed(row.reason, call.fault, call.identity, call.item), ()
+        record(audit, method, began, call, None)
     if row is None:
         metrics.ended(method, seconds, call.decisions, call.failures)
     else:
         metrics.ended(method, seconds, (), (row.reason,))
+    for traced in traced_calls():
+        call.facts["trace_id"] = traced.trace_id
+        if row is None:
+            traced.decided(call.decision_id, call.decisions)
+        else:
+            traced.failed(call.decision_id, row.code.name, row.reason)
     if log_it:
         log.info(
             "call",
@@ -193,12 +251,17 @@ def finish(
         )
 
 
+def row_of(kind: type[BaseException]) -> ErrorRow:
+    """Say how errors of a class are told."""
+    return ERRORS.get(kind, _UNEXPECTED)  # type: ignore[arg-type]  # any class may be looked for
+
+
 def error_row(fault: Exception, decision_id: str) -> ErrorRow:
     """Say how an error is told, and put into the log what is not told."""
-    row = ERRORS.get(type(fault)) if isinstance(fault, errors.TenantgateError) else None
-    if row is None:
+    row = row_of(type(fault))
+    if row is _UNEXPECTED:
         log.error("unexpected", decision_id=decision_id, exc_info=fault)
-        return _UNEXPECTED
+        return row
     if row.sentence:
         log.warning("no_decision", decision_id=decision_id, reason=row.reason, cause=str(fault))
     return row
@@ -254,11 +317,23 @@ class _Status(NamedTuple):  # what grpc.Status stands for
     trailing_metadata: tuple[tuple[str, str | bytes], ...]
 
 
-def _request_id(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, Any]:
+def _ids(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, Any]:
+    ids = {}
     for key, value in metadata:
         if key == REQUEST_ID_KEY:
-            return {"request_id": value}
-    return {}
+            ids["request_id"] = value
+        elif key == TRACE_KEY and isinstance(value, str):
+            ids |= trace_id(value)
+    return ids
+
+
+def trace_id(traceparent: str) -> dict[str, str]:
+    """Give the trace that a caller says a call belongs to, if it says one (https://www.w3.org/TR/trace-context/)."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    return {} if found is None else {"trace_id": found[1]}
+
+
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
 def _fill(
@@ -269,11 +344,16 @@ def _fill(
     for key, value in received:
         if isinstance(value, str):
             metadata.setdefault(key, []).append(value)
+    call.metadata, call.deadline = metadata, _deadline(context, default_deadline)
+
+
+def _deadline(context: grpc.ServicerContext, default_deadline: float) -> float:
+    """Tell until when a call matters."""
     left: float | None = context.time_remaining()
     # gRPC tells a call without a deadline by one in the far future
     if left is None or left > _LONGEST_DEADLINE:
         left = default_deadline
-    call.metadata, call.deadline = metadata, time.monotonic() + left
+    return time.monotonic() + left
 
 
 _LONGEST_DEADLINE = 365 * 86400.0

@@ -80,6 +80,7 @@ class KeySet(Struct, frozen=True, eq=False):
 class Keys:
     """Follows the keys of one issuer until it is closed. ``clock`` counts seconds and never goes back.
 
+    It counts its ``looks`` at the keys, and the ``failures`` among them.
     Raises ``SettingsError`` if the issuer must not be asked where it is, or if its keys are in a file that cannot be read.
     """
 
@@ -97,6 +98,8 @@ class Keys:
         self._next_ask = clock()
         self._waiting = 0
         self._closed = False
+        self.looks = 0
+        self.failures = 0
         if self._in_file:
             self._look()
             if self._problem:
@@ -176,6 +179,7 @@ class Keys:
 
     def _look(self) -> None:
         began = self._clock()
+        self.looks += 1
         try:
             body = self._fetch()
             if body != self._body:
@@ -183,6 +187,7 @@ class Keys:
                 self._body = body
                 log.info("keys_taken", issuer=self._issuer, kids=[key.id for key in self._key_set.keys])
         except Exception as fault:  # noqa: BLE001 - whatever an issuer answers, the thread must go on
+            self.failures += 1
             problem = str(fault) or type(fault).__name__
             if problem != self._problem:
                 log.warning("keys_unavailable", issuer=self._issuer, reason=problem)

@@ -100,9 +100,14 @@ class TokenVerifier:
             self.close()
             raise
 
+    @property
+    def keys(self) -> dict[str, Keys]:
+        """The keys of each issuer."""
+        return {name: keys for name, (_, keys) in self._trusted.items()}
+
     def close(self) -> None:
         """Stop following the keys of the issuers."""
-        for _, keys in self._trusted.values():
+        for keys in self.keys.values():
             keys.close()
 
     def verify(self, text: str) -> VerifiedToken:

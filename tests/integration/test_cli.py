@@ -412,6 +412,7 @@ _COMMANDS = [
     ["authorize"],
     ["exchange"],
     ["status"],
+    ["log"],
     ["config"],
     ["bundle"],
     ["bundle", "build"],

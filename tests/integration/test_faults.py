@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -552,6 +553,27 @@ def test_a_signal_ends_the_sidecar_in_order(sample_bundle: Path, short_path: Pat
     wait_until(lambda: not _is_alive(pid))
     assert not served.socket.exists()
     assert not (short_path / "opa.sock").exists()
+
+
+def test_a_signal_that_another_thread_is_given_ends_the_sidecar(sample_bundle: Path, short_path: Path) -> None:
+    # as the kernel may do it after a SIGCONT, and then Python tells the main thread when that wakes by itself
+    with _served(short_path, "--bundle", str(sample_bundle)) as served:
+        pid = served.process.pid
+        thread = max(int(task.name) for task in Path(f"/proc/{pid}/task").iterdir())
+        assert ctypes.CDLL(None).tgkill(pid, thread, signal.SIGTERM) == 0
+        status, written = served.finish()
+
+    assert thread != pid
+    assert status == 0, written
+
+
+def test_a_signal_right_after_a_pause_ends_the_sidecar(sample_bundle: Path, short_path: Path) -> None:
+    with _served(short_path, "--bundle", str(sample_bundle)) as served:
+        for number in (signal.SIGSTOP, signal.SIGCONT, signal.SIGTERM):
+            served.process.send_signal(number)
+        status, written = served.finish()
+
+    assert status == 0, written
 
 
 def test_a_signal_during_the_start_ends_the_sidecar_in_order(short_path: Path) -> None:

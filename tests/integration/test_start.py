@@ -223,11 +223,13 @@ def test_it_does_not_start_with_a_file_in_place_of_its_state_dir(sample_bundle: 
     assert f"state_dir: {state} cannot be used" in said
 
 
-def test_it_does_not_start_with_a_socket_in_a_missing_directory(sample_bundle: Path, short_path: Path) -> None:
-    path = short_path / "missing" / "tenantgate.sock"
+def test_it_does_not_start_with_a_socket_in_a_directory_that_cannot_be_made(
+    sample_bundle: Path, short_path: Path
+) -> None:
+    path = short_path / "missing" / "calls" / "tenantgate.sock"
     said = _refusal(short_path, sample_bundle, listen__socket=str(path))
 
-    assert f"listen.socket: the directory of {path} does not exist" in said
+    assert f"listen.socket: the directory of {path} cannot be made: No such file or directory" in said
 
 
 def test_a_failed_start_leaves_nothing_that_hinders_the_next(sample_bundle: Path, short_path: Path) -> None:
@@ -262,7 +264,42 @@ _BAD_SETTINGS: dict[str, tuple[list[str], dict[str, str], list[str]]] = {
     "no listener at all": (_set(listen__socket="null"), {}, ["listen: socket and tcp are both null"]),
     "an address without a port": (_set(listen__tcp="localhost"), {}, ["listen.tcp", "is not HOST:PORT"]),
     "a port that there is not": (_set(listen__tcp="127.0.0.1:70000"), {}, ["listen.tcp", "is not HOST:PORT"]),
-    "all interfaces": (_set(listen__tcp="0.0.0.0:7000"), {}, ["listen.tcp", "other hosts", "127.0.0.1"]),
+    "all interfaces": (
+        _set(listen__tcp="0.0.0.0:7000"),
+        {},
+        ["listen.tcp", "other hosts", "127.0.0.1", "tls.cert_file"],
+    ),
+    "metrics for all interfaces": (
+        _set(listen__admin="0.0.0.0:7000"),
+        {},
+        ["listen.admin", "other hosts", "tls.cert_file"],
+    ),
+    "AuthZEN for all interfaces": (
+        _set(authzen__listen="0.0.0.0:7000"),
+        {},
+        ["authzen.listen", "other hosts", "tls.cert_file"],
+    ),
+    "all interfaces, and identities that requests say": (
+        _set(listen__tcp="0.0.0.0:7000", identity__mode="asserted"),
+        {},
+        ["listen.tcp", "other hosts", "tls.cert_file"],
+    ),
+    "a socket for everybody": (
+        _set(listen__socket_mode="'0666'"),
+        {},
+        ["listen.socket_mode: 0666 is for everybody", "0660"],
+    ),
+    "a certificate and nobody who may connect": (
+        _set(tls__cert_file="c", tls__key_file="k", tls__client_ca_file="ca"),
+        {},
+        ["tls.allowed_clients: is missing; set cert_file, key_file, client_ca_file, allowed_clients together"],
+    ),
+    "a certificate and no authority of clients": (
+        _set(tls__cert_file="c", tls__key_file="k", tls__allowed_clients="[a.example]"),
+        {},
+        ["tls.client_ca_file: is missing"],
+    ),
+    "clients and no certificate": (_set(tls__allowed_clients="[a.example]"), {}, ["tls.cert_file: is missing"]),
     "all interfaces of IPv6": (_set(listen__tcp="'[::]:7000'"), {}, ["listen.tcp", "other hosts"]),
     "a name that may be anyone's": (_set(listen__tcp="sidecar.example:7000"), {}, ["listen.tcp", "other hosts"]),
     "both a bundle and an address": (

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from sidecar.audit.decision_log import OFF
 from sidecar.doors.authzen.application import AuthZen
 from sidecar.doors.authzen.callers import Asking
 from sidecar.doors.authzen.requests import Asked, Batch, Reader, Sought, read_body
@@ -48,7 +49,7 @@ class Door:
         opa.put("registry/base", compiled(registry))
         given = load(None, {}, ["identity.mode=asserted", f"authzen.page_size={page_size}"])
         callers = Asserted((), given.request_limits)
-        self._door = AuthZen(opa.decider(), callers, given, CallMetrics(CollectorRegistry()))
+        self._door = AuthZen(opa.decider(), callers, given, CallMetrics(CollectorRegistry()), OFF)
         self._asking = Asking(identity, (), (), frozenset())
 
     def evaluation(self, body: Any) -> dict[str, Any]:

@@ -12,8 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from sidecar.audit.decision_log import OFF
 from sidecar.doors.ext_authz.servicer import ExtAuthzServicer
 from sidecar.doors.metrics import CallMetrics
+from sidecar.engine.cache import Held
 from sidecar.errors import EngineUnavailableError, UnauthenticatedError
 from sidecar.identity import Caller, named_tenants
 from sidecar.model import Decision, Identity, Principal, Question, Subject, Tenant
@@ -63,14 +65,14 @@ class Recording:
     def __init__(self) -> None:
         self.asked: list[Question] = []
 
-    def decide(self, question: Question, _decision_id: str, _deadline: float) -> Decision:
+    def decide_held(self, question: Question, _decision_id: str, _deadline: float) -> Held[Decision]:
         """Decide by the id; there is no decision about what is broken."""
         self.asked.append(question)
         (item,) = question.items
         if "broken" in item.resource.id:
             raise EngineUnavailableError
         good = item.resource.id.endswith("good") and question.identity.tenant.named in {(), ("acme",)}
-        return Decision(
+        decision = Decision(
             effect="ALLOW" if good else "DENY",
             code="ALLOWED" if good else "NO_MATCHING_RULE",
             reason="",
@@ -78,6 +80,7 @@ class Recording:
             as_of=0,
             depends_on=(),
         )
+        return Held(decision)
 
 
 class Anyone:
@@ -98,7 +101,7 @@ class Anyone:
 def ask(request: object) -> tuple[str, list[Question]]:
     """Give the answer in short, and what was decided on the way."""
     decider: Any = Recording()
-    servicer = ExtAuthzServicer(
+    servicer: Any = ExtAuthzServicer(
         decider,
         Anyone(),
         SETTINGS.ext_authz,
@@ -107,11 +110,17 @@ def ask(request: object) -> tuple[str, list[Question]]:
         default_deadline=1,
         access_log=False,
         metrics=CallMetrics(CollectorRegistry()),
+        audit=OFF,
     )
     context: Any = SimpleNamespace(
         invocation_metadata=lambda: (), time_remaining=lambda: None, set_trailing_metadata=lambda _pairs: None
     )
-    return outcome(servicer.Check(request, context)), decider.asked
+    return outcome(servicer.Check(request, context, read=_as_it_is, write=_as_it_is)), decider.asked
+
+
+def _as_it_is(message: Any) -> Any:
+    """Do without the bytes between caller and door."""
+    return message
 
 
 _json = st.recursive(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import grpc
 
+    from sidecar.server import Sidecar
     from tests.support.processes import PolicyOpa
     from tests.support.sts import RecordingSts
 
@@ -63,6 +64,7 @@ class Exchanging:
         self.opa = opa
         self.sts = sts
         self.issuer = issuer
+        self.sidecar: Sidecar
         self.channel: grpc.Channel
         self.address: str
         self._as_of = AS_OF
@@ -86,8 +88,8 @@ class Exchanging:
         }
         with tempfile.TemporaryDirectory(prefix="tg-") as folder:
             settings = sidecar_settings(Path(folder), None, **(given | overrides))
-            with running_sidecar(settings) as (sidecar, self.channel):
-                self.address = sidecar.addresses[0]
+            with running_sidecar(settings) as (self.sidecar, self.channel):
+                self.address = self.sidecar.addresses[0]
                 try:
                     yield
                 finally:

@@ -48,8 +48,7 @@ class Query(NamedTuple):
     @property
     def is_probe(self) -> bool:
         """Whether it is the question that the sidecar asks by itself."""
-        tenant: str = self.input["tenant"]["id"]
-        return tenant == ""
+        return self.input.get("tenant") == {"id": ""}
 
 
 class HangUp(Exception):  # noqa: N818 - not an error, an instruction

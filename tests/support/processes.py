@@ -23,15 +23,21 @@ from sidecar.settings import Settings, load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from sidecar.engine.cache import DecisionCache
+
 REPOSITORY = Path(__file__).parent.parent.parent
 POLICIES = REPOSITORY / "policies"
 OPA = REPOSITORY / ".tools" / "opa"
 
 
 class PolicyOpa:
-    """An OPA that has the policies loaded, and takes registries as data."""
+    """An OPA that has the policies loaded, and takes registries as data.
+
+    What its engines remember is in ``cache``, if they do.
+    """
 
     def __init__(self, folder: Path, *modules: Path) -> None:
+        self.cache: DecisionCache | None = None
         self.socket = folder / "opa.sock"
         self.client = OpaClient(f"unix:{self.socket}", connections=8, timeout=20, max_answer_bytes=1 << 26)
         command: list[str | Path] = [
@@ -53,6 +59,9 @@ class PolicyOpa:
             "PUT", f"/v1/data/{path}", json.dumps(document).encode(), time.monotonic() + 20
         )
         assert status == 204, body
+        if self.cache is not None:  # tests give all their registries one revision
+            self.cache.forget()
+            self.cache.heard(self.cache.epoch, self.cache.clock(), "test")
 
     def ask(self, path: str, question: Any) -> Any:
         """Give what a path in the policies, such as ``tenantgate/registry/state``, says to an input."""
@@ -63,7 +72,7 @@ class PolicyOpa:
 
     def decider(self, settings: Settings | None = None) -> Decider:
         """Give an engine that asks this OPA."""
-        return Decider(self.client, (settings or Settings()).policy)
+        return Decider(self.client, (settings or Settings()).policy, cache=self.cache)
 
     def wait(self) -> None:
         """Wait until it answers."""

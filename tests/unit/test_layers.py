@@ -26,25 +26,34 @@ LAYERS: dict[str, set[str]] = {
     "telemetry": set(),
     "translate": {"errors", "model", "gen"},
     "settings": {"errors", "translate"},
+    "tls": {"errors", "settings"},
     "engine": {"errors", "model", "seal", "translate"},
+    "tracing": {"model", "engine"},  # imported where calls are traced, and nowhere else
     "identity": {"errors", "model", "translate", "settings", "gen"},
     "credentials": {"errors", "model", "translate", "engine", "identity", "settings"},
-    "doors": {"errors", "model", "translate", "engine", "identity", "credentials", "settings", "gen"},
+    "audit": {"errors", "model", "settings"},
+    "doors": {"errors", "model", "translate", "audit", "engine", "identity", "credentials", "settings", "tls", "gen"},
+    "workers": {"errors", "settings", "engine", "doors"},
     "server": {
+        "workers",
         "errors",
         "seal",
         "translate",
         "settings",
+        "tls",
         "toolchain",
         "http_server",
         "bundle_endpoint",
         "engine",
         "identity",
         "credentials",
+        "audit",
         "doors",
+        "tracing",
         "gen",
     },
     "tenancy": {"errors", "model", "identity", "gen"},  # for applications; no part of the sidecar uses it
+    "worker": {"errors", "settings", "telemetry", "server", "workers", "engine", "identity", "doors", "gen"},
     "agentcore_lambda": {"errors", "settings", "telemetry", "server", "doors"},
     "registry": {"errors", "model"},
     "bundles": {"errors", "seal", "model", "registry"},
@@ -52,6 +61,7 @@ LAYERS: dict[str, set[str]] = {
         "errors",
         "model",
         "settings",
+        "audit",
         "toolchain",
         "telemetry",
         "server",
@@ -65,8 +75,8 @@ LAYERS: dict[str, set[str]] = {
     "gen": set(),
 }
 # A process that others begin by naming a function below: imported by it when it is called.
-BEGINNINGS = {"doors/agentcore/__init__.py": {"agentcore_lambda"}}
-DATA_PLANE = {"engine", "doors", "identity", "credentials", "server"}
+BEGINNINGS = {"doors/agentcore/__init__.py": {"agentcore_lambda"}, "workers.py": {"worker"}}
+DATA_PLANE = {"audit", "engine", "doors", "identity", "credentials", "server"}
 CONTROL_PLANE = {"registry", "bundles"}
 
 

@@ -43,6 +43,11 @@ _OTHER_VALUES: dict[str, Any] = {
     "log.level": "debug",
     "log.format": "text",
     "log.access": False,
+    "audit.on_full": "block",
+    "audit.file.path": None,
+    "audit.file.keep": 5,
+    "audit.http.labels": {"region": "eu"},
+    "audit.arguments": [{"path": "/a", "how": "keep"}],
 }
 
 

@@ -106,7 +106,7 @@ class SidecarAuthorizer:
         return frozenset(usable)
 
     def _ask(self, method: Any, request: Any, caller: Caller) -> Any:
-        metadata = [("authorization", f"Bearer {caller.token}"), *caller.tenants]
+        metadata = [("authorization", f"Bearer {caller.token}"), *caller.tenants, *caller.trace]
         if caller.request_id:
             metadata.append((REQUEST_ID_KEY, caller.request_id))
         try:

@@ -26,6 +26,9 @@ _TOKEN = re.compile(r"(?:bearer +)?([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 _VISIBLE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 """What a header carries unchanged."""
 
+_TRACE, _LONGEST_TRACE = ("traceparent", "tracestate"), 512
+"""The headers of W3C Trace Context, and how many characters of one everybody passes on."""
+
 _CONTEXT = {"gatewayArn": "GATEWAY_ARN", "sourceIp": "SOURCE_IP"}
 """What conditions see as ``/context/...`` of what the gateway says in the client context of the function's call."""
 
@@ -49,13 +52,15 @@ _TENANT_NOT_READ = Refusal(
 class Caller(Struct, frozen=True):
     """Who asks, by their token, which must not be logged; ``tenants`` are the headers that name a tenant besides.
 
-    ``request_id`` is what the gateway calls the request, empty where it does not say; ``context`` is what conditions may look at.
+    ``request_id`` is what the gateway calls the request, empty where it does not say; ``context`` is what conditions may look at;
+    ``trace`` are the headers that say which trace it is part of.
     """
 
     token: str
     tenants: tuple[tuple[str, str], ...]
     request_id: str
     context: dict[str, Json]
+    trace: tuple[tuple[str, str], ...] = ()
 
 
 class Callers:
@@ -78,7 +83,8 @@ class Callers:
             return _TENANT_NOT_READ
         said = _said_by_gateway(context)
         seen = {name: said[key] for name, key in _CONTEXT.items() if key in said}
-        return Caller(token[1], tenants, said.get("REQUEST_ID", ""), seen)
+        trace = tuple((name, value) for name in _TRACE for value in header_values(headers, name) if _is_carried(value))
+        return Caller(token[1], tenants, said.get("REQUEST_ID", ""), seen, trace)
 
     def without_tenant(self, headers: Headers | None) -> Headers | None:
         """Give the headers with which a request goes on that nobody was asked about: they name no tenant."""
@@ -100,6 +106,10 @@ class Callers:
         if self._told is not None and self._told not in map(str.lower, names):
             names.append(self._told)
         return headers | dict.fromkeys(names, allowed.tenant_id)
+
+
+def _is_carried(value: str) -> bool:
+    return len(value) <= _LONGEST_TRACE and _VISIBLE.fullmatch(value) is not None
 
 
 def _said_by_gateway(context: Any) -> dict[str, str]:

@@ -6,6 +6,7 @@ The loop of the server reads and writes; what may wait for OPA or for an issuer'
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from sidecar.doors.grpc_calls import (
     DECISION_ID_KEY,
     ERRORS,
     REQUEST_ID_KEY,
+    TRACE_KEY,
     Call,
     ErrorRow,
     decision_facts,
@@ -34,6 +36,9 @@ from sidecar.doors.grpc_calls import (
     finish,
     identity_facts,
     question_facts,
+    record,
+    remembered,
+    trace_id,
 )
 from sidecar.engine.decide import new_decision_id
 from sidecar.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, UnauthenticatedError
@@ -44,6 +49,8 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from sidecar.audit.decision_log import DecisionLog
+    from sidecar.audit.records import Told
     from sidecar.doors.authzen.callers import Asking
     from sidecar.doors.authzen.requests import Batch, Kind
     from sidecar.doors.metrics import CallMetrics
@@ -65,16 +72,24 @@ _TOO_LARGE = 413
 
 
 class AuthZen:
-    """The door: each method answers one of the API's endpoints."""
+    """The door: each method answers one of the API's endpoints. ``in_flight`` calls are being worked on."""
 
-    def __init__(self, decider: Decider, identities: IdentitySource, settings: Settings, metrics: CallMetrics) -> None:
+    def __init__(
+        self,
+        decider: Decider,
+        identities: IdentitySource,
+        settings: Settings,
+        metrics: CallMetrics,
+        audit: DecisionLog,
+    ) -> None:
         self._decider = decider
         self._settings = settings
         self._metrics = metrics
+        self._audit = audit
         self._callers = Callers(identities, settings.identity, settings.authzen.principal)
         self._reader = Reader(settings.request_limits, settings.authzen.user_types)
         self._pool = ThreadPoolExecutor(settings.limits.threads, thread_name_prefix="authzen")
-        self._in_flight = 0
+        self.in_flight = 0
 
     def application(self, url: Callable[[], str]) -> ASGIApp:
         """Give what an HTTP server runs. ``url`` gives that under which callers find it."""
@@ -104,10 +119,14 @@ class AuthZen:
         """Decide one question."""
         asked = self._reader.evaluation(body)
         question = _question(asking.about(asked), asked)
+        call.identity, (call.item,) = question.identity, question.items
         call.facts |= identity_facts(question.identity) | question_facts(question)
-        decision = self._decider.decide(question, call.decision_id, call.deadline)
+        held = self._decider.decide_held(question, call.decision_id, call.deadline)
+        decision = held.answer
         call.facts |= decision_facts(decision)
         call.decisions = (decision,)
+        call.records = self._audit.decided_call(call.identity, call.item, decision)
+        call.cached = (remembered(held, call),)
         return answers.decided(decision, call.decision_id)
 
     def evaluations(self, body: dict[str, Json], asking: Asking, call: Call) -> dict[str, Json]:
@@ -119,7 +138,11 @@ class AuthZen:
         decisions: list[Decision] = []
         failures: list[str] = []
         written: list[Json] = []
-        for number, outcome in enumerate(decided):
+        cached: list[bool] = []
+        told: list[Told] = []
+        for number, (outcome, known, record_of_it) in enumerate(decided):
+            cached.append(known)
+            told += record_of_it
             item_id = f"{call.decision_id}.{number}"
             if isinstance(outcome, InvalidRequestError):
                 failures.append(error_reason(outcome))
@@ -130,6 +153,7 @@ class AuthZen:
             if written[-1]["decision"] is batch.stops_at:
                 break
         call.decisions, call.failures = decisions, failures
+        call.records, call.cached = told, cached
         allowed = sum(answer["decision"] for answer in written)
         call.facts |= {"items": len(batch.asked), "answered": len(written), "allowed": allowed}
         return {"evaluations": written}
@@ -146,8 +170,13 @@ class AuthZen:
         """Say what the subject may do to the resource."""
         return self._search("actions", body, asking, call)
 
-    def _decide_all(self, batch: Batch, asking: Asking, call: Call) -> list[Decision | InvalidRequestError]:
-        """Decide all evaluations: those that share who asks and what the caller carries out at once, under one revision."""
+    def _decide_all(
+        self, batch: Batch, asking: Asking, call: Call
+    ) -> list[tuple[Decision | InvalidRequestError, bool, tuple[Told, ...]]]:
+        """Decide all evaluations: those that share who asks and what the caller carries out at once, under one revision.
+
+        Tells of each too whether it was remembered, and gives its record.
+        """
         outcomes: list[Any] = [*batch.asked]
         together: dict[bytes, tuple[Identity, list[int]]] = {}
         for number, asked in enumerate(batch.asked):
@@ -162,10 +191,17 @@ class AuthZen:
         for identity, numbers in together.values():
             some: list[Asked] = [outcomes[number] for number in numbers]
             question = _question(identity, *some)
-            decisions = self._decider.decide_batch(question, call.decision_id, call.deadline)
-            for number, decision in zip(numbers, decisions, strict=True):
-                outcomes[number] = decision
-        call.facts |= identity_facts(identity) if len(together) == 1 else {}
+            decisions = self._decider.decide_batch_held(question, call.decision_id, call.deadline)
+            for number, item, held in zip(numbers, question.items, decisions, strict=True):
+                told = self._audit.decided_call(identity, item, held.answer, place=f".{number}")
+                outcomes[number] = held.answer, remembered(held, call), told
+        if len(together) == 1:
+            call.identity = identity
+            call.facts |= identity_facts(identity)
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, InvalidRequestError):
+                told = self._audit.failed(error_reason(outcome), outcome, call.identity, None, place=f".{number}")
+                outcomes[number] = outcome, False, told
         return outcomes
 
     def _search(self, kind: Kind, body: dict[str, Json], asking: Asking, call: Call) -> dict[str, Json]:
@@ -173,6 +209,7 @@ class AuthZen:
         asked = sought.asked
         identity = asking.seeking(asked) if kind == "subjects" else asking.about(asked)
         question = _question(identity, asked)
+        call.identity = identity
         call.facts |= identity_facts(identity)
         begin = position(sought.page, fingerprint(kind, identity.tenant.id, body), self._settings.authzen.page_size)
         ids, found, following = turn(
@@ -184,6 +221,7 @@ class AuthZen:
             properties=asked.subject.properties,
         )
         call.facts |= {"results": len(ids), "revision": found.revision}
+        call.records = self._audit.sought(identity, asked.item, ids, found)
         if kind == "actions":
             entities = [{"name": name} for name in ids]
         else:
@@ -193,15 +231,15 @@ class AuthZen:
 
     def _endpoint(self, name: str, method: Any) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            if self._in_flight >= self._settings.limits.in_flight:
-                fault = OverloadedError(f"{self._in_flight} calls are in flight, as many as are taken on; try again")
+            if self.in_flight >= self._settings.limits.in_flight:
+                fault = OverloadedError(f"{self.in_flight} calls are in flight, as many as are taken on; try again")
                 self._metrics.failed(name, error_reason(fault))
                 return _refusal(fault, ERRORS[OverloadedError], new_decision_id())
-            self._in_flight += 1
+            self.in_flight += 1
             try:
                 return await self._answer(request, name, method)
             finally:
-                self._in_flight -= 1
+                self.in_flight -= 1
 
         return endpoint
 
@@ -213,18 +251,25 @@ class AuthZen:
             body = await _read(request, limits.message_bytes, limits.default_deadline_seconds)
             tenant = request.path_params.get("tenant")
             loop = asyncio.get_running_loop()
-            content = await loop.run_in_executor(self._pool, self._work, method, body, tenant, call)
+            work = contextvars.copy_context().run  # for whom it is, the thread must know
+
+            def answer() -> Any:
+                content = self._work(method, body, tenant, call)
+                # here, as it may wait
+                record(self._audit, name, began, call, lambda: call.deadline)
+                return content
+
+            content = await loop.run_in_executor(self._pool, work, answer)
             return _json(content, **{DECISION_ID_KEY: call.decision_id})
         except _TooLargeError as fault:
             row = ERRORS[InvalidRequestError]
             return _refusal(fault, row, call.decision_id, _TOO_LARGE)
         except Exception as fault:  # noqa: BLE001 - each has its row, and the log says what it was
-            row = error_row(fault, call.decision_id)
+            row, call.fault = error_row(fault, call.decision_id), fault
             return _refusal(fault, row, call.decision_id)
         finally:
-            finish(
-                name, time.perf_counter() - began, call, row, metrics=self._metrics, log_it=self._settings.log.access
-            )
+            log_it = self._settings.log.access
+            finish(name, began, call, row, metrics=self._metrics, log_it=log_it, audit=self._audit)
 
     def _work(self, method: Any, body: bytes, tenant: str | None, call: Call) -> Any:
         asking = self._callers.establish(call.metadata, tenant)
@@ -235,6 +280,7 @@ class AuthZen:
         for key, value in request.headers.items():
             metadata.setdefault(key, []).append(value)
         facts = {"request_id": metadata[REQUEST_ID_KEY][0]} if REQUEST_ID_KEY in metadata else {}
+        facts |= trace_id(metadata.get(TRACE_KEY, [""])[0])
         return Call(
             new_decision_id(), metadata, time.monotonic() + self._settings.limits.default_deadline_seconds, facts
         )

@@ -13,12 +13,15 @@ from sidecar.doors.ext_authz import requests, responses
 from sidecar.doors.grpc_calls import (
     DECISION_ID_KEY,
     REQUEST_ID_KEY,
+    TRACE_KEY,
     Call,
     ErrorRow,
     answering_in_kind,
     decision_facts,
     identity_facts,
     question_facts,
+    remembered,
+    trace_id,
 )
 from sidecar.doors.verdicts import Kind, Refusal
 from sidecar.errors import UnauthenticatedError
@@ -27,6 +30,7 @@ from sidecar.model import Action, Item, Question, Resource
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sidecar.audit.decision_log import DecisionLog
     from sidecar.doors.metrics import CallMetrics
     from sidecar.doors.verdicts import Asked
     from sidecar.engine.decide import Decider
@@ -73,6 +77,7 @@ class ExtAuthzServicer:
         default_deadline: float,
         access_log: bool,
         metrics: CallMetrics,
+        audit: DecisionLog,
     ) -> None:
         self._decider = decider
         self._identities = identities
@@ -84,6 +89,7 @@ class ExtAuthzServicer:
         self.default_deadline = default_deadline
         self.access_log = access_log
         self.metrics = metrics
+        self.audit = audit
 
     @answering_in_kind(_refuse)
     def Check(self, request: CheckRequest, call: Call) -> CheckResponse:  # noqa: N802 - gRPC's name
@@ -91,7 +97,8 @@ class ExtAuthzServicer:
         headers = requests.header_values(request)
         if REQUEST_ID_KEY in headers:
             call.facts["request_id"] = headers[REQUEST_ID_KEY][0]
-        identity = self._identities.establish(self._reader.stated(request, headers), headers).identity
+        call.facts |= trace_id(next(iter(headers.get(TRACE_KEY, ())), ""))
+        identity = call.identity = self._identities.establish(self._reader.stated(request, headers), headers).identity
         call.facts |= identity_facts(identity)
         asked = self._reader.asked(request, headers)
         if isinstance(asked, Refusal):
@@ -99,10 +106,14 @@ class ExtAuthzServicer:
         if asked is None:
             return self._passed(request, call, identity)
         question = self._question(request, identity, asked)
+        (call.item,) = question.items
         call.facts |= question_facts(question)
-        decision = self._decider.decide(question, call.decision_id, call.deadline)
+        held = self._decider.decide_held(question, call.decision_id, call.deadline)
+        decision = held.answer
         call.facts |= decision_facts(decision)
         call.decisions = (decision,)
+        call.records = self.audit.decided_call(identity, call.item, decision)
+        call.cached = (remembered(held, call),)
         if decision.effect == "ALLOW":
             return self._allow(request, call, identity, _about(call, identity, decision))
         refusal = Refusal("DENIED", decision.code, f"Access denied: {decision.reason}", call.decision_id)
@@ -144,6 +155,7 @@ class ExtAuthzServicer:
         """Deny what has come to no decision and to no error."""
         call.failures = (refusal.reason,)
         call.facts["refused"] = refusal.reason
+        call.records, call.cached = self.audit.failed(refusal.reason, None, call.identity, call.item), ()
         return self.deny(request, call, replace(refusal, decision_id=call.decision_id))
 
     def deny(

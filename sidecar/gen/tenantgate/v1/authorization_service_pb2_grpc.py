@@ -34,9 +34,11 @@ class AuthorizationServiceStub:
 
     INVALID_ARGUMENT     REQUEST_INVALID             the request is malformed; BadRequest names the field
     UNAUTHENTICATED      CALLER_UNAUTHENTICATED      who calls could not be established
+    PERMISSION_DENIED    CLIENT_UNKNOWN              the certificate of who connects has no name that may
     RESOURCE_EXHAUSTED   OVERLOADED                  too much in flight; try again
     FAILED_PRECONDITION  REVISION_TOO_OLD            the registry in force is older than min_as_of, and stays so until the deadline
     DEADLINE_EXCEEDED    DEADLINE_EXCEEDED           the caller's deadline passed
+    UNAVAILABLE          DECISION_NOT_RECORDED       the decision log takes no more records, and none may be missing; try again
     UNAVAILABLE          POLICY_ENGINE_UNAVAILABLE   OPA cannot be reached or did not answer in time; try again
     UNAVAILABLE          POLICY_NOT_READY            OPA has no policy or registry yet; try again
     UNAVAILABLE          REVISION_ROLLED_BACK        OPA has an older registry than has been served before; try again
@@ -81,9 +83,11 @@ class AuthorizationServiceServicer:
 
     INVALID_ARGUMENT     REQUEST_INVALID             the request is malformed; BadRequest names the field
     UNAUTHENTICATED      CALLER_UNAUTHENTICATED      who calls could not be established
+    PERMISSION_DENIED    CLIENT_UNKNOWN              the certificate of who connects has no name that may
     RESOURCE_EXHAUSTED   OVERLOADED                  too much in flight; try again
     FAILED_PRECONDITION  REVISION_TOO_OLD            the registry in force is older than min_as_of, and stays so until the deadline
     DEADLINE_EXCEEDED    DEADLINE_EXCEEDED           the caller's deadline passed
+    UNAVAILABLE          DECISION_NOT_RECORDED       the decision log takes no more records, and none may be missing; try again
     UNAVAILABLE          POLICY_ENGINE_UNAVAILABLE   OPA cannot be reached or did not answer in time; try again
     UNAVAILABLE          POLICY_NOT_READY            OPA has no policy or registry yet; try again
     UNAVAILABLE          REVISION_ROLLED_BACK        OPA has an older registry than has been served before; try again
@@ -152,9 +156,11 @@ class AuthorizationService:
 
     INVALID_ARGUMENT     REQUEST_INVALID             the request is malformed; BadRequest names the field
     UNAUTHENTICATED      CALLER_UNAUTHENTICATED      who calls could not be established
+    PERMISSION_DENIED    CLIENT_UNKNOWN              the certificate of who connects has no name that may
     RESOURCE_EXHAUSTED   OVERLOADED                  too much in flight; try again
     FAILED_PRECONDITION  REVISION_TOO_OLD            the registry in force is older than min_as_of, and stays so until the deadline
     DEADLINE_EXCEEDED    DEADLINE_EXCEEDED           the caller's deadline passed
+    UNAVAILABLE          DECISION_NOT_RECORDED       the decision log takes no more records, and none may be missing; try again
     UNAVAILABLE          POLICY_ENGINE_UNAVAILABLE   OPA cannot be reached or did not answer in time; try again
     UNAVAILABLE          POLICY_NOT_READY            OPA has no policy or registry yet; try again
     UNAVAILABLE          REVISION_ROLLED_BACK        OPA has an older registry than has been served before; try again

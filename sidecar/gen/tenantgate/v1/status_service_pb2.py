@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tenantgate/v1/status_service.proto\x12\rtenantgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\":\n\x11GetStatusResponse\x12%\n\x06status\x18\x01 \x01(\x0b\x32\x15.tenantgate.v1.Status\"\x14\n\x12WatchStatusRequest\"<\n\x13WatchStatusResponse\x12%\n\x06status\x18\x01 \x01(\x0b\x32\x15.tenantgate.v1.Status\"\xee\x02\n\x06Status\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\ridentity_mode\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\t\x12)\n\x05\x61s_of\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03\x61ge\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_staleness\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x03opa\x18\n \x01(\x0b\x32\x18.tenantgate.v1.OpaStatus\x12,\n\x07\x62undles\x18\x0b \x03(\x0b\x32\x1b.tenantgate.v1.BundleStatus\"^\n\tOpaStatus\x12\x10\n\x08\x65mbedded\x18\x01 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x10\n\x08restarts\x18\x05 \x01(\r\"\xe5\x02\n\x0c\x42undleStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x11\n\tpersisted\x18\x05 \x01(\x08\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x08\x12\x15\n\rheld_revision\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x0f\n\x07refused\x18\t \x01(\x04\x12;\n\x08refusals\x18\n \x03(\x0b\x32).tenantgate.v1.BundleStatus.RefusalsEntry\x12\x32\n\x0clast_refusal\x18\x0b \x01(\x0b\x32\x1c.tenantgate.v1.BundleRefusal\x1a/\n\rRefusalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"h\n\rBundleRefusal\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb7\x01\n\rStatusService\x12N\n\tGetStatus\x12\x1f.tenantgate.v1.GetStatusRequest\x1a .tenantgate.v1.GetStatusResponse\x12V\n\x0bWatchStatus\x12!.tenantgate.v1.WatchStatusRequest\x1a\".tenantgate.v1.WatchStatusResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"tenantgate/v1/status_service.proto\x12\rtenantgate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\":\n\x11GetStatusResponse\x12%\n\x06status\x18\x01 \x01(\x0b\x32\x15.tenantgate.v1.Status\"\x14\n\x12WatchStatusRequest\"<\n\x13WatchStatusResponse\x12%\n\x06status\x18\x01 \x01(\x0b\x32\x15.tenantgate.v1.Status\"\xbf\x03\n\x06Status\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x0f\n\x07problem\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12.\n\nstarted_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\ridentity_mode\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\t\x12)\n\x05\x61s_of\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12&\n\x03\x61ge\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x30\n\rmax_staleness\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x03opa\x18\n \x01(\x0b\x32\x18.tenantgate.v1.OpaStatus\x12,\n\x07\x62undles\x18\x0b \x03(\x0b\x32\x1b.tenantgate.v1.BundleStatus\x12%\n\x03tls\x18\r \x01(\x0b\x32\x18.tenantgate.v1.TlsStatus\x12(\n\x05\x61udit\x18\x0e \x03(\x0b\x32\x19.tenantgate.v1.SinkStatus\"^\n\tOpaStatus\x12\x10\n\x08\x65mbedded\x18\x01 \x01(\x08\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03pid\x18\x04 \x01(\r\x12\x10\n\x08restarts\x18\x05 \x01(\r\"\x98\x01\n\nSinkStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07written\x18\x02 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x03 \x01(\x04\x12\x10\n\x08\x66\x61ilures\x18\x04 \x01(\x04\x12\x0f\n\x07waiting\x18\x05 \x01(\x04\x12(\n\x05\x64\x65lay\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\r\n\x05\x65rror\x18\x07 \x01(\t\"g\n\tTlsStatus\x12)\n\x05until\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x65rror\x18\x02 \x01(\t\x12\x0f\n\x07reloads\x18\x03 \x01(\x04\x12\x0f\n\x07refused\x18\x04 \x01(\x04\"\xe5\x02\n\x0c\x42undleStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12)\n\x05\x61s_of\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06key_id\x18\x04 \x01(\t\x12\x11\n\tpersisted\x18\x05 \x01(\x08\x12\x0e\n\x06\x61\x63tive\x18\x06 \x01(\x08\x12\x15\n\rheld_revision\x18\x07 \x01(\t\x12\r\n\x05\x65rror\x18\x08 \x01(\t\x12\x0f\n\x07refused\x18\t \x01(\x04\x12;\n\x08refusals\x18\n \x03(\x0b\x32).tenantgate.v1.BundleStatus.RefusalsEntry\x12\x32\n\x0clast_refusal\x18\x0b \x01(\x0b\x32\x1c.tenantgate.v1.BundleRefusal\x1a/\n\rRefusalsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"h\n\rBundleRefusal\x12\x0c\n\x04\x66ile\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb7\x01\n\rStatusService\x12N\n\tGetStatus\x12\x1f.tenantgate.v1.GetStatusRequest\x1a .tenantgate.v1.GetStatusResponse\x12V\n\x0bWatchStatus\x12!.tenantgate.v1.WatchStatusRequest\x1a\".tenantgate.v1.WatchStatusResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,15 +44,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHSTATUSRESPONSE']._serialized_start=220
   _globals['_WATCHSTATUSRESPONSE']._serialized_end=280
   _globals['_STATUS']._serialized_start=283
-  _globals['_STATUS']._serialized_end=649
-  _globals['_OPASTATUS']._serialized_start=651
-  _globals['_OPASTATUS']._serialized_end=745
-  _globals['_BUNDLESTATUS']._serialized_start=748
-  _globals['_BUNDLESTATUS']._serialized_end=1105
-  _globals['_BUNDLESTATUS_REFUSALSENTRY']._serialized_start=1058
-  _globals['_BUNDLESTATUS_REFUSALSENTRY']._serialized_end=1105
-  _globals['_BUNDLEREFUSAL']._serialized_start=1107
-  _globals['_BUNDLEREFUSAL']._serialized_end=1211
-  _globals['_STATUSSERVICE']._serialized_start=1214
-  _globals['_STATUSSERVICE']._serialized_end=1397
+  _globals['_STATUS']._serialized_end=730
+  _globals['_OPASTATUS']._serialized_start=732
+  _globals['_OPASTATUS']._serialized_end=826
+  _globals['_SINKSTATUS']._serialized_start=829
+  _globals['_SINKSTATUS']._serialized_end=981
+  _globals['_TLSSTATUS']._serialized_start=983
+  _globals['_TLSSTATUS']._serialized_end=1086
+  _globals['_BUNDLESTATUS']._serialized_start=1089
+  _globals['_BUNDLESTATUS']._serialized_end=1446
+  _globals['_BUNDLESTATUS_REFUSALSENTRY']._serialized_start=1399
+  _globals['_BUNDLESTATUS_REFUSALSENTRY']._serialized_end=1446
+  _globals['_BUNDLEREFUSAL']._serialized_start=1448
+  _globals['_BUNDLEREFUSAL']._serialized_end=1552
+  _globals['_STATUSSERVICE']._serialized_start=1555
+  _globals['_STATUSSERVICE']._serialized_end=1738
 # @@protoc_insertion_point(module_scope)

@@ -31,7 +31,7 @@ class WatchStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("serving", "problem", "version", "started_at", "identity_mode", "revision", "as_of", "age", "max_staleness", "opa", "bundles")
+    __slots__ = ("serving", "problem", "version", "started_at", "identity_mode", "revision", "as_of", "age", "max_staleness", "opa", "bundles", "tls", "audit")
     SERVING_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,8 @@ class Status(_message.Message):
     MAX_STALENESS_FIELD_NUMBER: _ClassVar[int]
     OPA_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    TLS_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
     serving: bool
     problem: str
     version: str
@@ -54,7 +56,9 @@ class Status(_message.Message):
     max_staleness: _duration_pb2.Duration
     opa: OpaStatus
     bundles: _containers.RepeatedCompositeFieldContainer[BundleStatus]
-    def __init__(self, serving: _Optional[bool] = ..., problem: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., identity_mode: _Optional[str] = ..., revision: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., opa: _Optional[_Union[OpaStatus, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[BundleStatus, _Mapping]]] = ...) -> None: ...
+    tls: TlsStatus
+    audit: _containers.RepeatedCompositeFieldContainer[SinkStatus]
+    def __init__(self, serving: _Optional[bool] = ..., problem: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., identity_mode: _Optional[str] = ..., revision: _Optional[str] = ..., as_of: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., age: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., max_staleness: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., opa: _Optional[_Union[OpaStatus, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[BundleStatus, _Mapping]]] = ..., tls: _Optional[_Union[TlsStatus, _Mapping]] = ..., audit: _Optional[_Iterable[_Union[SinkStatus, _Mapping]]] = ...) -> None: ...
 
 class OpaStatus(_message.Message):
     __slots__ = ("embedded", "address", "version", "pid", "restarts")
@@ -69,6 +73,36 @@ class OpaStatus(_message.Message):
     pid: int
     restarts: int
     def __init__(self, embedded: _Optional[bool] = ..., address: _Optional[str] = ..., version: _Optional[str] = ..., pid: _Optional[int] = ..., restarts: _Optional[int] = ...) -> None: ...
+
+class SinkStatus(_message.Message):
+    __slots__ = ("name", "written", "dropped", "failures", "waiting", "delay", "error")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    DELAY_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    written: int
+    dropped: int
+    failures: int
+    waiting: int
+    delay: _duration_pb2.Duration
+    error: str
+    def __init__(self, name: _Optional[str] = ..., written: _Optional[int] = ..., dropped: _Optional[int] = ..., failures: _Optional[int] = ..., waiting: _Optional[int] = ..., delay: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class TlsStatus(_message.Message):
+    __slots__ = ("until", "error", "reloads", "refused")
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    RELOADS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    until: _timestamp_pb2.Timestamp
+    error: str
+    reloads: int
+    refused: int
+    def __init__(self, until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., error: _Optional[str] = ..., reloads: _Optional[int] = ..., refused: _Optional[int] = ...) -> None: ...
 
 class BundleStatus(_message.Message):
     __slots__ = ("name", "revision", "as_of", "key_id", "persisted", "active", "held_revision", "error", "refused", "refusals", "last_refusal")
