@@ -86,7 +86,7 @@ class _Function:
         with self._lock:
             if self._door is None:
                 settings = load(None)
-                configure_logs(settings.log.level, settings.log.format)
+                configure_logs(settings.log.level, settings.log.format, at_once=True)  # between events, nothing runs
                 self._door = Interceptor(settings).start()
             return self._door
 

@@ -24,9 +24,12 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 _encoder = msgspec.json.Encoder(enc_hook=repr)
 
 
-def configure_logs(level: str, form: str, **facts: int) -> None:
-    """Write lines from ``level`` on to standard error: ``json`` for machines, ``text`` for people. Each has the ``facts``."""
-    lines = _Lines(sys.stderr.buffer) if form == "json" else None
+def configure_logs(level: str, form: str, *, at_once: bool = False, **facts: int) -> None:
+    """Write lines from ``level`` on to standard error: ``json`` for machines, ``text`` for people. Each has the ``facts``.
+
+    ``at_once`` is for a process that may be stopped as soon as it has answered.
+    """
+    lines = _Lines(sys.stderr.buffer, at_once=at_once) if form == "json" else None
     structlog.configure(
         processors=[*([partial(_with, facts)] if facts else []), *(_for_people() if lines is None else [_stamped])],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -74,8 +77,9 @@ class _Lines:
     _PAUSE = 0.02
     _MOST = 10_000  # lines that wait; when there are more, who adds one waits until they are written
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: IO[bytes], *, at_once: bool = False) -> None:
         self._stream = stream
+        self._most = 0 if at_once else self._MOST
         self._waiting: deque[EventDict] = deque()
         self._lock = threading.Lock()  # held while lines are written, so that they stay in order
         self._some = threading.Event()
@@ -88,7 +92,7 @@ class _Lines:
         self._waiting.append(event)
         if not self._some.is_set():
             self._some.set()
-        if len(self._waiting) > self._MOST:
+        if len(self._waiting) > self._most:
             self.flush()
 
     info = debug

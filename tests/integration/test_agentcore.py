@@ -285,10 +285,13 @@ def test_an_allow_of_the_documented_form_is_one(short_path: Path) -> None:
         pb.AuthorizeResponse(decision=_but(tenant_id="acme\u00e9")),
         pb.AuthorizeResponse(decision=_but(tenant_id="acme\r\nX-Tenant-Id: globex")),
         pb.AuthorizeResponse(decision=_but(obligations=[decision_pb2.Obligation(type="REQUIRE_APPROVAL")])),
-        lambda context: context.abort(grpc.StatusCode.PERMISSION_DENIED, "no"),
-        lambda context: context.abort(grpc.StatusCode.UNAUTHENTICATED, "who?"),
-        lambda _: pb.FilterToolsResponse(decision_id="x", tools=[_state(pb.TOOL_STATE_ALLOWED)]),
-        lambda _: 1 / 0,
+        pytest.param(lambda context: context.abort(grpc.StatusCode.PERMISSION_DENIED, "no"), id="permission denied"),
+        pytest.param(lambda context: context.abort(grpc.StatusCode.UNAUTHENTICATED, "who?"), id="unauthenticated"),
+        pytest.param(
+            lambda _: pb.FilterToolsResponse(decision_id="x", tools=[_state(pb.TOOL_STATE_ALLOWED)]),
+            id="another answer",
+        ),
+        pytest.param(lambda _: 1 / 0, id="a fault"),
     ],
     ids=lambda response: repr(response).replace("\n", " ")[:60],
 )
@@ -465,7 +468,7 @@ def test_the_handler_takes_its_settings_from_the_environment(
         "Insufficient privileges" in denied["mcp"]["transformedGatewayResponse"]["body"]["result"]["content"][0]["text"]
     )
     assert tokens["alice"] not in log
-    assert '"code": "DENIED_BY_RULE"' in log
+    assert '"code":"DENIED_BY_RULE"' in log
 
 
 def test_a_function_that_cannot_start_refuses_and_says_why_in_its_log(short_path: Path) -> None:

@@ -712,7 +712,7 @@ def test_a_file_that_cannot_be_written_keeps_the_sidecar_from_starting(sample_bu
     [
         (None, 0, "cannot be read"),
         (b"short", 0o600, "make it 32"),
-        (os.urandom(32).hex().encode(), 0o644, "make it 0600"),
+        (b"0123456789abcdef" * 4, 0o644, "make it 0600"),
     ],
 )
 def test_a_key_for_digests_that_is_no_good_keeps_the_sidecar_from_starting(

@@ -57,7 +57,7 @@ def test_the_commands_of_the_page_run(clone: Path) -> None:
         for command in re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)
     ]
     for command in commands:
-        words = ["timeout", "--preserve-status", "-s", "INT", "3"] if "--follow" in command else []
+        words = ["timeout", "--foreground", "--preserve-status", "-s", "INT", "3"] if "--follow" in command else []
         done = subprocess.run(
             [*words, "bash", "-euc", f"exec {command}" if words else command],
             cwd=clone,

@@ -85,6 +85,8 @@ class Exchanging:
             "credentials__endpoint_url": self.sts.url,
             "credentials__region": "eu-west-1",
             "credentials__timeout_seconds": LONG,
+            # the next decision is by what the registry says then: these tests are about what is made of it
+            "cache__bytes": 0,
         }
         with tempfile.TemporaryDirectory(prefix="tg-") as folder:
             settings = sidecar_settings(Path(folder), None, **(given | overrides))
