@@ -8,6 +8,7 @@ BUF_VERSION := v1.75.0
 GHZ_VERSION := v0.93.0
 KUSTOMIZE_VERSION := v5.8.1
 VENV := .venv/bin
+TEST_PROCESSES := $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 REGO := policies/tenantgate policies/custom
 
 .PHONY: help
@@ -49,7 +50,7 @@ compose-down: ## Take down what compose-up brought up, with all that it has stor
 test: .tools/dev .tools/dynamodb-local .tools/iam-simulate .tools/envoy .tools/ghz .tools/load .tools/prometheus .tools/kustomize .tools/checks/made ## Run all tests that need no container
 	@.tools/opa test $(REGO)
 	@.tools/opa test $(REGO) --coverage --threshold 100 >build/rego-coverage.json || { cat build/rego-coverage.json; exit 1; }
-	@$(VENV)/pytest
+	@$(VENV)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-faults
 test-faults: .tools/dev ## Break what decisions hang on; writes build/faults.json; SOAK=seconds without a fault, 600 if not said
