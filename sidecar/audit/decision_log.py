@@ -13,7 +13,7 @@ from sidecar.audit.writer import Writer
 from sidecar.errors import NotRecordedError, StartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sidecar.audit.records import Told, ToolState
     from sidecar.audit.writer import Sink, SinkState
@@ -34,7 +34,7 @@ class DecisionLog:
         self.on = bool(writers)
         self._writers = writers
         self._masking = masking or Masking(())
-        self._blocks = blocks
+        self.blocks = blocks
 
     def start(self) -> None:
         """Begin to hand records on."""
@@ -95,22 +95,18 @@ class DecisionLog:
         facts: Mapping[str, Any],
         *,
         cached: Iterable[bool] = (),
-        until: Callable[[], float] | None = None,
+        until: float | None = None,
     ) -> None:
         """Take the records of a call that has taken so many seconds. ``cached`` says of each whether it was remembered.
 
-        Before decisions leave, ``until`` tells how long the call may wait, as a moment of ``time.monotonic()``. Raises
-        ``NotRecordedError`` if they must not leave.
+        Before decisions leave, the call may wait ``until`` a moment of ``time.monotonic()``. Raises ``NotRecordedError`` if they
+        must not leave.
         """
         if not self.on:
             return
-        known = iter(cached)
-        lines = [
-            records.line(method, decision_id + place, seconds, rest, facts, cached=next(known, False))
-            for place, rest in told
-        ]
+        lines = records.lines(method, decision_id, seconds, told, facts, cached=cached)
         size = sum(map(len, lines))
-        end = until() if self._blocks and until is not None else None
+        end = until if self.blocks else None
         for writer in self._writers:
             if not writer.put(lines, size, end) and end is not None:
                 msg = f"audit: the sink {writer.name} has no room for the record, and audit.on_full is block"

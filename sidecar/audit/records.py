@@ -19,7 +19,7 @@ from sidecar.errors import InvalidRequestError, UnauthenticatedError
 from sidecar.model import Actor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sidecar.model import Decision, Found, Identity, Item, Listing
 
@@ -108,26 +108,34 @@ def sought(identity: Identity, item: Item, ids: Sequence[str], found: Found) -> 
     )
 
 
-def line(
-    method: str, decision_id: str, seconds: float, rest: bytes, facts: Mapping[str, Any], *, cached: bool
-) -> bytes:
-    """Write a line: what is new, and the rest of the record, to which arguments may have been added.
+def lines(
+    method: str,
+    decision_id: str,
+    seconds: float,
+    told: Iterable[Told],
+    facts: Mapping[str, Any],
+    *,
+    cached: Iterable[bool],
+) -> list[bytes]:
+    """Write the lines of a call: what is new, and the rest of each record, to which arguments may have been added.
 
-    ``facts`` may have a ``request_id`` and a ``trace_id``, as the caller gave them.
+    ``cached`` says of each record whether what it is about was remembered; where it has ended, nothing was. ``facts`` may have a
+    ``request_id`` and a ``trace_id``, as the caller gave them.
     """
     second, microsecond = divmod(time.time_ns() // 1000, _MICROSECONDS)
-    new = b'{"time":"%b.%06dZ","decision_id":"%b","method":"%b","ms":%.3f,"cached":%b,' % (
-        _second(second),
-        microsecond,
-        decision_id.encode(),
-        method.encode(),
-        seconds * 1000,
-        b"true" if cached else b"false",
-    )
+    begin = b'{"time":"%b.%06dZ","decision_id":"%b' % (_second(second), microsecond, decision_id.encode())
+    ids = b""
     for name in ("request_id", "trace_id"):
         if name in facts:
-            new += b'"%b":%b,' % (name.encode(), _encode(str(facts[name])))
-    return b"%b%b}\n" % (new, rest)
+            ids += b'"%b":%b,' % (name.encode(), _encode(str(facts[name])))
+    anew, again = [
+        b'","method":"%b","ms":%.3f,"cached":%b,%b' % (method.encode(), seconds * 1000, truth, ids)
+        for truth in (b"false", b"true")
+    ]
+    known = iter(cached)
+    return [
+        b"%b%b%b%b}\n" % (begin, place.encode(), again if next(known, False) else anew, rest) for place, rest in told
+    ]
 
 
 def _written(**fields: Any) -> bytes:

@@ -17,11 +17,11 @@ import structlog
 from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from msgspec import Struct, field
+from msgspec import Struct
 
 from sidecar import errors
 from sidecar.audit.records import Told
-from sidecar.doors.replies import Key, written
+from sidecar.doors.replies import Counts, Key, counted, written
 from sidecar.engine.decide import new_decision_id, now_microseconds
 from sidecar.engine.traces import traced_calls
 from sidecar.model import Decision, Identity, Item
@@ -100,16 +100,18 @@ class Call(Struct):
     """One call: who made it and until when it matters. ``deadline`` is a moment of ``time.monotonic()``.
 
     ``metadata`` has all values of each key, in the order in which they came; ``facts`` are what the access log will say, and
-    ``decisions`` and ``failures``, the stable reasons of items without one, what is counted. ``key`` is under what its reply is
-    remembered. ``identity``, ``item`` and ``fault`` are what is known for the record of an error; ``records`` are those of the
-    decision log, and ``cached`` says of each whether it was remembered.
+    ``decisions`` and ``failures``, the stable reasons of items without one, what is counted; ``counts`` are how many decisions
+    there are of each kind, if that is known already. ``key`` is under what its reply is remembered. ``identity``, ``item`` and
+    ``fault`` are what is known for the record of an error; ``records`` are those of the decision log, and ``cached`` says of each
+    whether it was remembered. ``began`` is a moment before OPA is asked anything for it, in microseconds since 1970.
     """
 
     decision_id: str
-    metadata: Mapping[str, Sequence[str]]
-    deadline: float
-    facts: dict[str, Any]
+    metadata: Mapping[str, Sequence[str]] = {}
+    deadline: float = 0.0
+    facts: dict[str, Any] = {}
     decisions: Sequence[Decision] = ()
+    counts: Counts | None = None
     failures: Sequence[str] = ()
     key: Key = ()
     identity: Identity | None = None
@@ -117,7 +119,7 @@ class Call(Struct):
     fault: Exception | None = None
     records: Sequence[Told] = ()
     cached: Sequence[bool] = ()
-    began: int = field(default_factory=now_microseconds)
+    began: int = 0
 
 
 _Servicer = TypeVar("_Servicer")
@@ -160,7 +162,7 @@ def _answering(method: Any, refuse: Refuse | None = None, *, again: bool = False
     @functools.wraps(method)
     def answer(servicer: Any, request: bytes, context: grpc.ServicerContext, *, read: Any, write: Any) -> Any:
         began = time.perf_counter()
-        call = Call(new_decision_id(), {}, 0.0, {})
+        call = Call(new_decision_id())
         context.set_trailing_metadata(((DECISION_ID_KEY, call.decision_id),))
         row, message = None, _UNREADABLE
         try:
@@ -171,20 +173,25 @@ def _answering(method: Any, refuse: Refuse | None = None, *, again: bool = False
                 _fill(call, metadata, context, servicer.default_deadline)
                 message = _read(read, request)
                 response = method(servicer, message, call)
-                record(servicer.audit, name, began, call, lambda: call.deadline)
+                record(servicer.audit, name, began, call, call.deadline)
                 return write(response)
             replies: Replies = servicer.replies
-            call.key = replies.key(name, request, metadata)
-            found = replies.find(call.key)
+            key = replies.key(name, request, metadata)
+            found = replies.find(key)
             if found is None:
                 _fill(call, metadata, context, servicer.default_deadline)
-                found = replies.keep(call.key, method(servicer, _read(read, request), call))
-            else:
+                call.key = key
+                found = replies.keep(key, method(servicer, _read(read, request), call))
+            elif servicer.audit.on:
                 call.cached = (True,) * len(found[0].records)
+                if servicer.audit.blocks:
+                    call.deadline = _deadline(context, servicer.default_deadline)
             reply, now = found
-            call.facts |= reply.facts
-            call.decisions, call.failures, call.records = reply.decisions, reply.failures, reply.records
-            record(servicer.audit, name, began, call, lambda: _deadline(context, servicer.default_deadline))
+            call.decisions, call.counts = reply.decisions, reply.counts
+            call.failures, call.records = reply.failures, reply.records
+            if servicer.access_log:
+                call.facts |= reply.facts
+            record(servicer.audit, name, began, call, call.deadline)
             return written(reply, now, call.decision_id)
         except Exception as fault:  # noqa: BLE001 - each has its row, and the log says what it was
             row, call.fault = error_row(fault, call.decision_id), fault
@@ -198,10 +205,11 @@ def _answering(method: Any, refuse: Refuse | None = None, *, again: bool = False
     return answer
 
 
-def record(audit: DecisionLog, method: str, began: float, call: Call, until: Callable[[], float] | None) -> None:
+def record(audit: DecisionLog, method: str, began: float, call: Call, until: float | None) -> None:
     """Have the decision log take what it says of a call; without ``until``, nothing waits for that, as with an error.
 
-    ``began`` is a moment of ``time.perf_counter()``. Raises ``NotRecordedError`` if the decision must not leave.
+    ``began`` is a moment of ``time.perf_counter()``, ``until`` one of ``time.monotonic()``. Raises ``NotRecordedError`` if the
+    decision must not leave.
     """
     if call.records:
         for traced in traced_calls():
@@ -227,13 +235,13 @@ def finish(
 ) -> None:
     """Count a call that has ended, with an error if there is a row, and tell it to its trace and to both logs."""
     seconds = time.perf_counter() - began
-    if row is not None:
+    if row is None:
+        counts = counted(call.decisions) if call.counts is None else call.counts
+        metrics.ended(method, seconds, counts, call.failures)
+    else:
         call.records, call.cached = audit.failed(row.reason, call.fault, call.identity, call.item), ()
         record(audit, method, began, call, None)
-    if row is None:
-        metrics.ended(method, seconds, call.decisions, call.failures)
-    else:
-        metrics.ended(method, seconds, (), (row.reason,))
+        metrics.ended(method, seconds, {}, (row.reason,))
     for traced in traced_calls():
         call.facts["trace_id"] = traced.trace_id
         if row is None:
@@ -344,7 +352,7 @@ def _fill(
     for key, value in received:
         if isinstance(value, str):
             metadata.setdefault(key, []).append(value)
-    call.metadata, call.deadline = metadata, _deadline(context, default_deadline)
+    call.metadata, call.deadline, call.began = metadata, _deadline(context, default_deadline), now_microseconds()
 
 
 def _deadline(context: grpc.ServicerContext, default_deadline: float) -> float:
@@ -466,7 +474,7 @@ class Admission(grpc.ServerInterceptor):
         self._pools = pools
         self._metrics = metrics
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="refusals")
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._handlers: dict[str, tuple[grpc.RpcMethodHandler[Any, Any], Workers | CountingPool, int]] = {}
 
     def intercept_service(
         self,
@@ -475,13 +483,13 @@ class Admission(grpc.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Let a call through or refuse it."""
         method = handler_call_details.method
-        handler = self._handlers.get(method)
-        if handler is None:
+        known = self._handlers.get(method)
+        if known is None:
             handler = continuation(handler_call_details)
             if handler is None:
                 return None
-            self._handlers[method] = handler
-        pool, most = self._pools.get(method, self._pools[""])
+            known = self._handlers[method] = (handler, *self._pools.get(method, self._pools[""]))
+        handler, pool, most = known
         # A sidecar with much to do is well: a health check that it refused would have it restarted.
         if pool.unfinished < most or method.startswith("/grpc.health."):
             return handler

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from sidecar.audit.decision_log import DecisionLog
     from sidecar.credentials.cache import CredentialCache
+    from sidecar.doors.replies import Counts
     from sidecar.engine.cache import DecisionCache
     from sidecar.engine.coalesce import PolicyEngine
     from sidecar.gen.tenantgate.v1.status_service_pb2 import BundleStatus, Status, TlsStatus
     from sidecar.identity.verified import Verified
-    from sidecar.model import Decision
 
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _TOGETHER = (1, 2, 4, 8, 16, 32, 64)
@@ -74,13 +74,13 @@ class CallMetrics(Collector):
         self._times = _Times()
         registry.register(self)
 
-    def ended(self, method: str, seconds: float, decisions: Iterable[Decision], failures: Iterable[str]) -> None:
+    def ended(self, method: str, seconds: float, decisions: Counts, failures: Iterable[str]) -> None:
         """Count a call that has ended, its decisions, and by their stable reasons the errors in place of decisions."""
         with self._lock:
             self._times.add(method, seconds)
-            for decision in decisions:
-                labels = (decision.effect, decision.code, method)
-                self._decisions[labels] = self._decisions.get(labels, 0) + 1
+            for (effect, code), count in decisions.items():
+                labels = (effect, code, method)
+                self._decisions[labels] = self._decisions.get(labels, 0) + count
             for reason in failures:
                 self._fail(method, reason)
 

@@ -6,7 +6,8 @@ All the rest is written once. A message on the wire is one field after the other
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from google.protobuf.duration_pb2 import Duration
@@ -39,11 +40,15 @@ Key: TypeAlias = tuple[Any, ...]
 """The method, the request, and the metadata that count."""
 
 
+Counts: TypeAlias = Mapping[tuple[str, str], int]
+"""How many decisions have which effect and code."""
+
+
 class Reply(Struct, frozen=True):
     """A response, but for what is new every time.
 
     ``size`` is about how many bytes it has, with its ``records``. ``lasts`` tells whether who asks would be believed once more.
-    ``facts``, ``decisions``, ``failures`` and ``records`` are those of a call.
+    ``facts``, ``decisions`` with their ``counts``, ``failures`` and ``records`` are those of a call.
     """
 
     write: Write
@@ -53,6 +58,7 @@ class Reply(Struct, frozen=True):
     lasts: Callable[[], bool]
     facts: dict[str, Any]
     decisions: Sequence[Decision] = ()
+    counts: Counts = {}
     failures: Sequence[str] = ()
     answers: int = 1
     records: tuple[Told, ...] = ()
@@ -88,6 +94,11 @@ class Replies:
         return reply, self._decider.clock()
 
 
+def counted(decisions: Iterable[Decision]) -> Counts:
+    """Count decisions by their effect and code."""
+    return Counter([(decision.effect, decision.code) for decision in decisions])
+
+
 def written(reply: Reply, now: int, decision_id: str) -> bytes:
     """Give the response to a call that ends now."""
     seconds, rest = divmod(max(0, now - reply.as_of), translate.MICROSECONDS)
@@ -102,36 +113,39 @@ def decided(held: Held[Decision], tenant_id: str) -> tuple[Write, int]:
     known = _known(held, tenant_id)
 
     def write(decision_id: str, age: bytes) -> bytes:
-        return _field(_DECISION, known + _NEW % (len(decision_id), decision_id.encode(), len(age), age))
+        size = len(known) + _NEW_BYTES + len(decision_id) + len(age)
+        return _GIVEN % (_varint(size), known, len(decision_id), decision_id.encode(), len(age), age)
 
     return write, len(known)
 
 
 def all_decided(outcomes: Iterable[Held[Decision] | pb_service.ItemError], tenant_id: str) -> tuple[Write, int]:
     """Say how a BatchAuthorizeResponse is written: decisions, each with an id of its own, and errors."""
-    known = [
-        (b"", _field(_RESULTS, _field(_RESULT_ERROR, outcome.SerializeToString())))
-        if isinstance(outcome, pb_service.ItemError)
-        else (_known(outcome, tenant_id), b"")
-        for outcome in outcomes
-    ]
+    decisions: list[tuple[bytes, bytes, bytes]] = []  # the errors before one, what is known of it, its place
+    errors = b""
+    for number, outcome in enumerate(outcomes):
+        if isinstance(outcome, pb_service.ItemError):
+            errors += _field(_RESULTS, _field(_RESULT_ERROR, outcome.SerializeToString()))
+        else:
+            decisions.append((errors, _known(outcome, tenant_id), b".%d" % number))
+            errors = b""
+    parts_by_length: dict[tuple[int, int], list[bytes]] = {}
 
     def write(decision_id: str, age: bytes) -> bytes:
-        whole_id = decision_id.encode()
-        results = [
-            error
-            or _field(
-                _RESULTS,
-                _field(
-                    _RESULT_DECISION,
-                    decision + _NEW % (len(item_id := b"%b.%d" % (whole_id, number)), item_id, len(age), age),
-                ),
-            )
-            for number, (decision, error) in enumerate(known)
-        ]
-        return b"".join(results)
+        # Of the pieces of a response, only the id and the age differ among all whose ids and ages are as long.
+        lengths = len(decision_id), len(age)
+        parts = parts_by_length.get(lengths)
+        if parts is None:
+            parts = parts_by_length[lengths] = [
+                part for decision in decisions for part in _parts(*decision, *lengths)
+            ] + [errors]
+        parts = parts.copy()
+        parts[_ID_PART::_PARTS] = [decision_id.encode()] * len(decisions)
+        parts[_AGE_PART::_PARTS] = [age] * len(decisions)
+        return b"".join(parts)
 
-    return write, sum(len(decision) + len(error) for decision, error in known)
+    size = sum([len(before) + len(known) + _PARTS_BYTES for before, known, _ in decisions]) + len(errors)
+    return write, size
 
 
 def listed(response: pb_service.FilterToolsResponse) -> tuple[Write, int]:
@@ -152,6 +166,20 @@ def _known(held: Held[Decision], tenant_id: str) -> bytes:
         message.ClearField("age")
         held.wire = message.SerializeToString()
     return held.wire
+
+
+def _parts(before: bytes, known: bytes, place: bytes, id_bytes: int, age_bytes: int) -> list[bytes]:
+    """Give the pieces of a decision in a batch, with room for its id and its age, which have so many bytes."""
+    id_bytes += len(place)
+    size = len(known) + _NEW_BYTES + id_bytes + age_bytes
+    decision = _RESULT_DECISION + _varint(size)
+    head = before + _RESULTS + _varint(len(decision) + size) + decision
+    return [head, known, _ID % id_bytes, b"", place + _AGE % age_bytes, b""]
+
+
+_PARTS, _ID_PART, _AGE_PART = 6, 3, 5
+_PARTS_BYTES = 600
+"""What the pieces of a decision take besides what is known of it, for ages of three lengths."""
 
 
 def _field(tag: bytes, content: bytes) -> bytes:
@@ -177,5 +205,8 @@ _RESULT_DECISION = _tag(pb_service.BatchAuthorizeResult, "decision")
 _RESULT_ERROR = _tag(pb_service.BatchAuthorizeResult, "error")
 _LISTING_ID = _tag(pb_service.FilterToolsResponse, "decision_id")
 _LISTING_AGE = _tag(pb_service.FilterToolsResponse, "age")
-_NEW = _tag(pb.Decision, "decision_id") + b"%c%b" + _tag(pb.Decision, "age") + b"%c%b"
-"""What is new in a decision: two fields that are shorter than 128 bytes."""
+_ID, _AGE = _tag(pb.Decision, "decision_id") + b"%c", _tag(pb.Decision, "age") + b"%c"
+"""The beginnings of what is new in a decision: two fields that are shorter than 128 bytes."""
+
+_NEW_BYTES = len(_ID % 0 + _AGE % 0)
+_GIVEN = _DECISION + b"%b%b" + _ID + b"%b" + _AGE + b"%b"

@@ -60,6 +60,7 @@ class Callers:
                 msg = f"nobody answers: {self.failures[-3:]}"
                 raise TimeoutError(msg)
             self._stop.wait(0.01)
+        self.failures.clear()  # nobody listened yet
         return self
 
     def __exit__(self, *_: object) -> None:

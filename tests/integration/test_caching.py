@@ -160,6 +160,37 @@ def test_decisions_are_not_shared_where_a_rule_reads_the_arguments(
     assert "DENIED_BY_RULE" not in told[::2]
 
 
+def test_of_a_batch_the_values_of_the_arguments_count_and_not_the_order_in_which_they_are_written(
+    remembering: tuple[Sidecar, grpc.Channel],
+) -> None:
+    sidecar, channel = remembering
+    ask: Any = channel.unary_unary(
+        "/tenantgate.v1.AuthorizationService/BatchAuthorize", response_deserializer=pb.BatchAuthorizeResponse.FromString
+    )
+    who = wire.batch(identity=someone()).SerializeToString()
+
+    def code(*members: dict[str, Any]) -> str:
+        # fields that are written one after the other are put together by who reads them
+        item = wire.batch(REFUND_CREATE).items[0].SerializeToString()
+        for member in members:
+            arguments = Struct()
+            arguments.update(member)
+            item += pb.BatchAuthorizeItem(arguments=arguments).SerializeToString()
+        (result,) = ask(who + b"\x12" + bytes([len(item)]) + item, timeout=wire.DEADLINE).results
+        return code_of(result.decision)
+
+    little: dict[str, Any] = {"amount": 50}
+    much: dict[str, Any] = {"amount": 500}
+    note: dict[str, Any] = {"note": "x"}
+    told = [code(*members) for members in 3 * [(little, note), (much, note), (note, little), (note, much)]]
+    before = misses(sidecar)
+
+    assert told[1::2] == ["DENIED_BY_RULE"] * 6
+    assert "DENIED_BY_RULE" not in told[::2]
+    assert code(little, note) == code(note, little) == told[0]
+    assert misses(sidecar) == before
+
+
 _FAULTS: dict[str, tuple[Any, str]] = {
     "nested too deeply": ({"a": {"b": {"c": {"d": {"e": 1}}}}}, "is nested too deeply"),
     "too large": ({"a": "x" * 70_000}, "must have at most 65536 bytes"),

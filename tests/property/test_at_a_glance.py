@@ -66,17 +66,36 @@ def _tenants(draw: st.DrawFn) -> Registry:
         replaced = {item["sk"] for item in usual}
         kept = draw(mostly([], [item for item in items if item["sk"] not in replaced], weight=2))
         items = [*usual, *kept]
-    if draw(mostly(False, True)):  # noqa: FBT003 - the values to choose from
-        items = [item | {"maxStalenessSeconds": 5} if item["sk"] == "TENANT" else item for item in items]
-    return [policy, *items]
+    return _changed([policy, *items], draw(mostly({}, *_CHANGES, weight=8)))
+
+
+def _changed(items: Registry, changes: dict[str, dict[str, Any]]) -> Registry:
+    """Change items, or add those that there are not."""
+    known = {item["sk"]: item for item in items}
+    changed = {sk: known.get(sk, {"pk": "TENANT#acme", "sk": sk}) | change for sk, change in changes.items()}
+    return list((known | changed).values())
+
+
+_CHANGES: list[dict[str, dict[str, Any]]] = [
+    {"TENANT": {"maxStalenessSeconds": 5}},
+    {"TENANT": {"status": "SUSPENDED"}},
+    {f"USER#{name}": {"status": "SUSPENDED"} for name in ("alice", "bob")},
+    {f"AGENT#agent:{name}": {"status": "SUSPENDED"} for name in "abc"},
+    {f"AGENT#agent:{name}": {"scopes": ["tools:read"]} for name in "abc"},
+    {f"AGENT#agent:{name}": {"scopes": []} for name in "abc"},
+    {"AGENT#alice": {"scopes": ["tools:read", "tools:write"]}},
+    {f"RESOURCE#TOOL#{name}": {"access": "READ", "status": "SUSPENDED"} for name in IDS},
+    {f"RESOURCE#TOOL#{name}": {"access": "WRITE"} for name in IDS},
+]
+"""Each takes something from the usual tenant that a decision at a glance hangs on."""
 
 
 @st.composite
 def _catalogues(draw: st.DrawFn) -> Registry:
     """Make a shared catalogue."""
     more = {
-        "status": mostly("ACTIVE", "SUSPENDED"),
-        "attributes": mostly({}, {"x": 1}),
+        "status": mostly("ACTIVE", "SUSPENDED", weight=3),
+        "attributes": mostly({}, {"x": 1}, weight=3),
         "access": st.sampled_from(["READ", "WRITE"]),
     }
     return [
@@ -85,6 +104,9 @@ def _catalogues(draw: st.DrawFn) -> Registry:
         if draw(mostly(True, False))  # noqa: FBT003 - the values to choose from
     ]
 
+
+_OTHER_OVERLAYS: list[dict[str, Any]] = [{"base": "another"}, {"since": AS_OF + 1}, {"as_of": AS_OF - 1}]
+"""What an overlay may say of itself that was not made beside the base: the answer then has another revision or moment."""
 
 _PARTS = [
     *(
@@ -158,7 +180,7 @@ def opa() -> Iterator[PolicyOpa]:
     _catalogues(),
     questions(4),
     mostly([], ["x"]),
-    mostly([], [("acme",), ("acme", "globex"), ()]),
+    mostly((), ("acme",), ("acme", "globex"), ("globex",), weight=3),
     st.data(),
 )
 def test_what_is_decided_at_a_glance_is_decided_as_by_the_whole_table(  # noqa: PLR0917 - each is drawn
@@ -172,15 +194,17 @@ def test_what_is_decided_at_a_glance_is_decided_as_by_the_whole_table(  # noqa: 
 ) -> None:
     base = compiled([*tenant, *catalogue], extensions)
     layers = {"base": base}
-    if data.draw(mostly(False, True)):  # noqa: FBT003 - the values to choose from
-        later = compiled([*tenant, *data.draw(_catalogues())], extensions, AS_OF + 1, "later")
-        layers["overlay"] = overlay(base, later)
+    if data.draw(st.booleans()):
+        changed = _changed(tenant, data.draw(mostly({}, *_CHANGES)))
+        shared = data.draw(st.just(catalogue) | _catalogues())
+        layers["overlay"] = overlay(base, compiled([*changed, *shared], extensions, AS_OF + 1, "later"))
+        layers["overlay"]["meta"] |= data.draw(mostly({}, *_OTHER_OVERLAYS))
     opa.put("registry", layers)
     asking = msgspec.structs.replace(question, explain=data.draw(mostly(False, True)))  # noqa: FBT003 - values to choose from
     for item in question.items:
         one = msgspec.structs.replace(asking, items=(item,))
         asked = json.loads(translate.single_input(one, AS_OF, translate.encode_settings(Settings().policy)))
-        asked["tenant"] |= {"id": "acme"} | ({"named": data.draw(st.sampled_from(named))} if named else {})
+        asked["tenant"] = {"id": "acme"} | ({"named": named} if named else {})
         for part in data.draw(st.just([]) | st.lists(st.sampled_from(_PARTS), min_size=1, max_size=2)):
             _with(asked, part, data.draw(st.lists(st.sampled_from(_JUNK), max_size=1)))
 

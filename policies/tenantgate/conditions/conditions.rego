@@ -19,6 +19,8 @@ import data.tenantgate.registry
 outcome(condition, item) := "UNDECIDED" if {
 	not item.arguments
 	on_arguments(condition)
+} else := _word[_compare(condition.op, object.get(item, condition.at, _missing), condition.value)] if {
+	not condition.regex
 } else := _word[regex.match(pattern, actual)] if {
 	pattern := condition.regex
 	actual := _value(condition, item)

@@ -33,24 +33,16 @@ decide(item) := {
 	key := concat("\t", [item.resource.type, item.resource.id])
 	[_, policy, id, reason] := registry.concerning(item.resource.type, key)
 	held := identity.direct_scopes
-	[revision, as_of] := _state_of_base_alone
+	[revision, as_of, []] = registry.reflected
 	tenant := registry.tenant
 	not tenant.terms.max_staleness_seconds
 	not tenant.resources[key]
-	access := data.registry.base.shared.resources[key]
+	access := registry.catalogue[key]
 	access in {"READ", "WRITE"}
 	some scope in input.settings.scopes[access]
 	input.scopes[_] == scope
 	held[_] == scope
 } else := judge(item)
-
-# A base without overlay, of a tenant that sets no bound, and no extensions: nothing else is to be said of the registry.
-_state_of_base_alone := [base.revision, base.as_of] if {
-	layers := data.registry
-	[true | _ := layers.overlay] == []
-	base := layers.base.meta
-	base.extensions == []
-}
 
 # METADATA
 # description: The decision on one item by the whole table.
@@ -97,20 +89,21 @@ turns(weighed) := [turn |
 # METADATA
 # description: The first row that applies. A row denies unless it is ALLOWED, which alone says otherwise.
 first_row(item, weighed) := _first_row_of_rules(item, weighed) if {
-	_nobody_is_refused
-	_open(concat("\t", [item.resource.type, item.resource.id]))
+	nobody_is_refused
+	open(concat("\t", [item.resource.type, item.resource.id]))
 } else := row if {
 	row := denial(item, weighed)
 } else := last_row(item, weighed)
 
-# Neither the rows about identity nor extensions deny anything.
-_nobody_is_refused if {
+# METADATA
+# description: Neither the rows about identity nor extensions deny anything.
+nobody_is_refused if {
 	identity.denials == []
 	registry.meta.extensions == []
 }
 
 _first_row_of_rules(item, weighed) := _denied_by_rule(rule) if {
-	rule := rules.with_verdict(weighed, "DENY", "APPLIES")[0]
+	rule := [r | some [r, "APPLIES"] in weighed; r[0] == "DENY"][0]
 } else := last_row(item, weighed)
 
 # METADATA
@@ -133,13 +126,15 @@ _denials(item, weighed) := array.flatten([
 	[row | row := _scope_insufficient(item)],
 ])
 
-# The shared catalogue alone speaks of the resource, and of nothing but an access that the scopes grant.
-_open(key) if {
+# METADATA
+# description: |
+#   The shared catalogue alone speaks of the resource with a key, and of nothing but an access that the scopes grant.
+open(key) if {
 	not registry.tenant.resources[key]
 	_granted[registry.catalogue[key]]
 }
 
-_granted contains access if {
+_granted := {access |
 	some access in ["READ", "WRITE"]
 	some scope in input.settings.scopes[access]
 	identity.effective_scopes[scope]
@@ -160,21 +155,24 @@ last_row(item, weighed) := no_matching_rule(item) if {
 # description: |
 #   ALLOWED by the first of the rules that allow, with the obligations of them all, each once; or OBLIGATION_UNSUPPORTED by the
 #   first that demands what the caller cannot do.
-by_obligations(allowing) := {
-	"effect": "ALLOW",
-	"code": "ALLOWED",
-	"policy_id": policy,
-	"rule_id": id,
-	"reason": rules.reason(allowing[0]),
-	"obligations": [o | some i, o in demanded; not o in array.slice(demanded, 0, i)],
-} if {
-	[_, policy, id, _] := allowing[0]
+by_obligations(allowing) := _allowed_by(allowing[0], []) if {
+	[rule | some rule in allowing; rule[3].obligations] == []
+} else := _allowed_by(allowing[0], [o | some i, o in demanded; not o in array.slice(demanded, 0, i)]) if {
 	demanded := [o | some [_, _, _, rest] in allowing; some o in rest.obligations]
 	{o.type | some o in demanded} - {type | some type in input.accepts} == set()
 } else := object.union(_naming(rule), {"code": "OBLIGATION_UNSUPPORTED", "reason": reason}) if {
 	rule := [r | some r in allowing; not obligations_accepted(r)][0]
 	unsupported := {o.type | some o in rule[3].obligations} - {type | some type in input.accepts}
 	reason := sprintf("the caller does not say that it carries out %s", [concat(", ", unsupported)])
+}
+
+_allowed_by(rule, obligations) := {
+	"effect": "ALLOW",
+	"code": "ALLOWED",
+	"policy_id": rule[1],
+	"rule_id": rule[2],
+	"reason": rules.reason(rule),
+	"obligations": obligations,
 }
 
 # METADATA

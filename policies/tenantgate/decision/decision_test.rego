@@ -601,6 +601,7 @@ test_as_by_the_whole_table[name] if {
 
 test_as_by_the_whole_table_under_another_registry[name] if {
 	overlay := testing.overlay_of({})
+	off := testing.catalogue({"TOOL": {"t:one": {"access": "READ", "status": "SUSPENDED"}}})
 	some name, [changes, wanted] in {
 		"with a bound": [
 			{"base": {"tenants": {"globex": {"terms": {"max_staleness_seconds": 7}}}}},
@@ -612,6 +613,28 @@ test_as_by_the_whole_table_under_another_registry[name] if {
 		"with an overlay that has another catalogue": [
 			{"overlay": object.union(overlay, {"shared": {"resources": {}, "version": overlay.meta.since}})},
 			{"code": "ALLOWED", "revision": overlay.meta.revision},
+		],
+		"with an overlay that shuts off the tool": [
+			{"overlay": object.union(overlay, {"shared": {"resources": off, "version": overlay.meta.since}})},
+			{"code": "RESOURCE_SUSPENDED", "revision": overlay.meta.revision},
+		],
+		"with an overlay that suspends the tenant": [
+			{"overlay": {
+				"meta": overlay.meta,
+				"tenants": {"globex": object.union(_at_a_glance.tenants.globex, {"terms": {
+					"status": "SUSPENDED",
+					"version": overlay.meta.since,
+				}})},
+			}},
+			{"code": "TENANT_SUSPENDED", "revision": overlay.meta.revision},
+		],
+		"with an overlay beside another base": [
+			{"overlay": object.union(overlay, {"meta": {"base": "another"}})},
+			{"code": "ALLOWED", "revision": sprintf("%s+%s", [overlay.meta.revision, _at_a_glance.meta.revision])},
+		],
+		"with an overlay and an extension": [
+			{"base": {"meta": {"extensions": ["x"]}}, "overlay": overlay},
+			{"code": "DENIED_BY_RULE"},
 		],
 	}
 	layers := object.union({"base": _at_a_glance}, changes)

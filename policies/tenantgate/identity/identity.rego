@@ -20,7 +20,7 @@ subject := {
 
 # METADATA
 # description: The roles of the membership together with those that the caller was verified to have.
-roles := {role | some role in input.subject.roles} | {role | some role in membership.roles}
+roles := {role | some role in input.subject.roles} | {role | some role in registry.membership.roles}
 
 # METADATA
 # description: What the tenant knows of the subject; empty unless there is a membership and it is active.

@@ -56,30 +56,41 @@ terms := tenant.terms
 #   and the oldest registry, in seconds, that the tenant accepts an answer from, where it sets a bound. Undefined, and with it
 #   every answer, where the registry does not list its extensions, or an overlay does not say what it holds: they must not be
 #   passed over.
-state := object.union(_reflected, {"max_staleness_seconds": bound | bound := terms.max_staleness_seconds}) if {
-	meta.extensions
+state := {"revision": revision, "as_of": as_of, "max_staleness_seconds": bound} if {
+	bound := terms.max_staleness_seconds
+	[revision, as_of, extensions] := reflected
+	extensions
+} else := {"revision": revision, "as_of": as_of} if {
+	[revision, as_of, extensions] := reflected
+	extensions
 }
 
-_reflected := {"revision": base.revision, "as_of": base.as_of} if {
+# METADATA
+# description: |
+#   The revision and the moment of `state`, and the extensions. Only an overlay that goes back to the moment of the base, or further,
+#   completes it to the overlay's own moment; usually it was made beside that base. With one that begins later, and leaves out what
+#   changed in between, or with one that is older, the answer is as old as the base, and may be newer in parts: both have a part in
+#   its name.
+reflected := [overlay.revision, overlay.as_of, base.extensions] if {
+	layers := data.registry
+	overlay := layers.overlay.meta
+	base := layers.base.meta
+	overlay.base == base.revision
+	overlay.since <= base.as_of
+	overlay.as_of >= base.as_of
+} else := [base.revision, base.as_of, base.extensions] if {
 	layers := data.registry
 	[true | _ := layers.overlay] == []
 	base := layers.base.meta
-} else := _reflected_by(data.registry.overlay.meta)
-
-# Only an overlay that goes back to the moment of the base, or further, completes it to the overlay's own moment. With one that
-# begins later, and leaves out what changed in between, or with one that is older, the answer is as old as the base, and may be
-# newer in parts: both have a part in its name.
-_reflected_by(overlay) := {"revision": _joint_revision(overlay), "as_of": overlay.as_of} if {
+} else := [sprintf("%s+%s", [overlay.revision, meta.revision]), overlay.as_of, meta.extensions] if {
+	overlay := data.registry.overlay.meta
 	overlay.since <= meta.as_of
 	overlay.as_of >= meta.as_of
-} else := {"revision": sprintf("%s+%s", [meta.revision, overlay.revision]), "as_of": meta.as_of} if {
+} else := [sprintf("%s+%s", [meta.revision, overlay.revision]), meta.as_of, meta.extensions] if {
+	overlay := data.registry.overlay.meta
 	overlay.since
 	overlay.as_of
 }
-
-_joint_revision(overlay) := overlay.revision if {
-	overlay.base == meta.revision
-} else := sprintf("%s+%s", [overlay.revision, meta.revision])
 
 # METADATA
 # description: |

@@ -292,7 +292,12 @@ test_no_decision_with_a_malformed_overlay[name] if {
 }
 
 test_no_decision_without_a_base_below_the_overlay[name] if {
-	some name, base in {"empty": {}, "no moment": json.remove(_open, ["/meta/as_of"])}
+	some name, base in {
+		"empty": {},
+		"no moment": json.remove(_open, ["/meta/as_of"]),
+		"no extensions": json.remove(_open, ["/meta/extensions"]),
+		"extensions that are false": object.union(_open, {"meta": {"extensions": false}}),
+	}
 	not testing.decide_under_both(base, testing.overlay_of({"globex": _closed(_as_of)}), testing.request)
 }
 

@@ -23,7 +23,7 @@ _verdict(rule, item) := "NARROWED_OUT" if {
 	some [name, wanted] in rule[3].narrowing
 	not _within(name, wanted, item)
 } else := "APPLIES" if {
-	not rule[3].conditions
+	not rule[3].conditions[0]
 } else := _all_of({_bearing[rule[0]][conditions.outcome(condition, item)] | some condition in rule[3].conditions})
 
 # Deny-safe: what cannot be evaluated keeps an ALLOW rule from applying, and does not keep a DENY rule from it.
@@ -32,11 +32,11 @@ _bearing := {
 	"DENY": {"HOLDS": "HOLDS", "FAILS": "FAILS", "UNEVALUABLE": "HOLDS", "UNDECIDED": "UNDECIDED"},
 }
 
-_all_of(bearings) := "CONDITIONS_FAIL" if {
+_all_of(bearings) := "APPLIES" if {
+	bearings == {"HOLDS"}
+} else := "CONDITIONS_FAIL" if {
 	"FAILS" in bearings
-} else := "UNDECIDED" if {
-	"UNDECIDED" in bearings
-} else := "APPLIES"
+} else := "UNDECIDED"
 
 # One row for each narrowing that a rule may carry; the compiler lists those that a rule does carry, with what they ask for.
 _within("assignment", policy, _) if policy in identity.membership.policies
@@ -82,9 +82,11 @@ first_failing(rule, item) := [conditions.in_words(condition) |
 # description: The reason that the rule gives, which is the rule itself where its author gave none.
 reason([effect, policy, id, rest]) := words if {
 	words := rest.reason
+} else := sprintf(`%s by rule "%s" of policy "%s"`, [_done[effect], id, policy]) if {
+	not regex.match(`["\\]`, concat("", [id, policy]))
 } else := sprintf(`%s by rule "%s" of policy "%s"`, [_done[effect], _quotable(id), _quotable(policy)])
 
-# As the compiler quotes what it writes.
+# As the compiler quotes what it writes. It is looked for what to quote first, as that is rare, and replacing dear.
 _quotable(id) := strings.replace_n({`\`: `\\`, `"`: `\"`}, id)
 
 _done := {"ALLOW": "allowed", "DENY": "denied"}

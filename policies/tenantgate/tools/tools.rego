@@ -25,22 +25,39 @@ listing := object.union_n([
 	{"valid_until": min(moments) | moments != []},
 ]) if {
 	identity.denials
-	tools := [[item, rules.weigh(item)] |
+	tools := [_answered(item) |
 		some item in input.items
 		item.action.name
 	]
 	count(tools) == count(input.items)
-	answers := [_answer(item, weighed) | some [item, weighed] in tools]
+	answers := [answer | some [answer, _] in tools]
 	weighed := [w | some [_, of_tool] in tools; some w in of_tool]
 	moments := table.turns(weighed)
 }
 
-# Where nothing concerns the tool, the arguments make no difference.
+# The answer for a tool, and the rules that were weighed for it. Where nobody is refused and the catalogue lets the tool be called,
+# what is listed of its rules may be enough: none concerns it, or all of them allow whatever is asked.
+_answered(item) := [_seen(item, listed), []] if {
+	table.nobody_is_refused
+	key := concat("\t", [item.resource.type, item.resource.id])
+	table.open(key)
+	listed := [l | l := registry.concerning(item.resource.type, key)]
+} else := [_answer(item, weighed), weighed] if {
+	weighed := rules.weigh(item)
+}
+
+_seen(item, []) := object.union({"state": "DENIED"}, table.no_matching_rule(item))
+
+_seen(_, [[_, policy, id, reason]]) := {
+	"state": "ALLOWED",
+	"code": "ALLOWED",
+	"policy_id": policy,
+	"rule_id": id,
+	"reason": reason,
+	"obligations": [],
+}
+
 _answer(item, weighed) := object.union({"state": "DENIED"}, row) if {
-	weighed == []
-	registry.meta.extensions == []
-	row := table.first_row(item, weighed)
-} else := object.union({"state": "DENIED"}, row) if {
 	row := _denial(item, weighed)
 } else := object.union({"state": "ALLOWED"}, object.remove(row, ["effect"])) if {
 	_disputing(weighed) == []

@@ -1,5 +1,6 @@
 package tenantgate.tools_test
 
+import data.tenantgate.decision as table
 import data.tenantgate.testing
 import data.tenantgate.tools
 
@@ -224,3 +225,46 @@ test_no_listing[name] if {
 	}
 	not _listing(testing.registry_of([_allow]), asked)
 }
+
+# What is listed of a tool's rules is enough for the answer, which is the same as if they were weighed.
+test_as_the_decision_on_any_arguments[name] if {
+	some name, [id, changes, state] in {
+		"a rule": ["t:one", {}, "ALLOWED"],
+		"no rule": ["t:none", {}, "DENIED"],
+		"an own entry that is suspended": ["t:own", {}, "DENIED"],
+		"a shared entry that is suspended": ["t:off", {}, "DENIED"],
+		"a shared entry that asks for more": ["t:write", {}, "DENIED"],
+		"no entry": ["t:loose", {}, "ALLOWED"],
+		"another tenant named": ["t:one", {"tenant": {"named": ["acme"]}}, "DENIED"],
+	}
+	item := testing.item_with({"resource": {"type": "TOOL", "id": id}})
+	asked := testing.request_about([item], changes)
+	[answer] := _listing(_catalogued, asked).tools
+	decision := table.judge(object.union(item, {"arguments": {}})) with data.registry.base as _catalogued with input as asked
+	object.remove(answer, ["state"]) == object.filter(decision, object.keys(object.remove(answer, ["state"])))
+	[answer.state, answer.code] == [state, decision.code]
+}
+
+test_an_extension_is_heard_on_a_tool_that_a_rule_allows if {
+	compiled := object.union(_catalogued, {"meta": {"extensions": ["x"]}})
+	item := testing.item_with({"resource": {"type": "TOOL", "id": "t:one"}})
+	[answer] := tools.listing.tools with data.registry.base as compiled
+		with input as testing.request_about([item], {})
+		with data.custom as {"x": {"deny": {"no"}, "depends_on": []}}
+	answer.code == "DENIED_BY_RULE"
+}
+
+_catalogued := object.union(
+	testing.registry_with("globex", {
+		"rules": [_allow],
+		"exact": {"TOOL": {id: [0] | some id in ["t:one", "t:own", "t:off", "t:write", "t:loose"]}},
+		"resources": {"TOOL": {"t:own": {"status": "SUSPENDED"}}},
+	}),
+	{"shared": {"resources": testing.catalogue({"TOOL": {
+		"t:one": {"access": "READ"},
+		"t:none": {"access": "READ"},
+		"t:own": {"access": "READ"},
+		"t:off": {"access": "READ", "status": "SUSPENDED"},
+		"t:write": {"access": "WRITE"},
+	}})}},
+)

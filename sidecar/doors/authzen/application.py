@@ -40,7 +40,7 @@ from sidecar.doors.grpc_calls import (
     remembered,
     trace_id,
 )
-from sidecar.engine.decide import new_decision_id
+from sidecar.engine.decide import new_decision_id, now_microseconds
 from sidecar.errors import DeadlineExceededError, InvalidRequestError, OverloadedError, UnauthenticatedError
 from sidecar.model import Question, id_fault
 
@@ -256,7 +256,7 @@ class AuthZen:
             def answer() -> Any:
                 content = self._work(method, body, tenant, call)
                 # here, as it may wait
-                record(self._audit, name, began, call, lambda: call.deadline)
+                record(self._audit, name, began, call, call.deadline)
                 return content
 
             content = await loop.run_in_executor(self._pool, work, answer)
@@ -281,9 +281,8 @@ class AuthZen:
             metadata.setdefault(key, []).append(value)
         facts = {"request_id": metadata[REQUEST_ID_KEY][0]} if REQUEST_ID_KEY in metadata else {}
         facts |= trace_id(metadata.get(TRACE_KEY, [""])[0])
-        return Call(
-            new_decision_id(), metadata, time.monotonic() + self._settings.limits.default_deadline_seconds, facts
-        )
+        deadline = time.monotonic() + self._settings.limits.default_deadline_seconds
+        return Call(new_decision_id(), metadata, deadline, facts, began=now_microseconds())
 
 
 _OF_TENANT = "/tenants/{tenant:path}"

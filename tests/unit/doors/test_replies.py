@@ -110,16 +110,20 @@ def test_only_the_id_and_the_age_differ_from_one_time_to_the_next() -> None:
 def test_a_batch_that_is_given_again_is_the_message_that_would_be_written_anew() -> None:
     fault = pb.ItemError(reason="REQUEST_INVALID", message="must not be empty", field="items[1].resource.id")
     outcomes: list[Held[Decision] | pb.ItemError] = [held(PLAIN), fault, held(FULL), held(LONG), *[held(PLAIN)] * 200]
+    outcomes.append(fault)
     kept = reply(all_decided(outcomes, "acme")[0])
-    expected = pb.BatchAuthorizeResponse()
-    for number, outcome in enumerate(outcomes):
-        entry = expected.results.add()
-        if isinstance(outcome, pb.ItemError):
-            entry.error.CopyFrom(outcome)
-        else:
-            entry.decision.CopyFrom(anew(outcome.answer, f"{ID}.{number}", AS_OF + 7))
 
-    assert pb.BatchAuthorizeResponse.FromString(written(kept, AS_OF + 7, ID)) == expected
+    for decision_id in (ID, "id", ID[::-1]):
+        for age in (*_AGES.values(), 8):
+            expected = pb.BatchAuthorizeResponse()
+            for number, outcome in enumerate(outcomes):
+                entry = expected.results.add()
+                if isinstance(outcome, pb.ItemError):
+                    entry.error.CopyFrom(outcome)
+                else:
+                    entry.decision.CopyFrom(anew(outcome.answer, f"{decision_id}.{number}", AS_OF + age))
+
+            assert pb.BatchAuthorizeResponse.FromString(written(kept, AS_OF + age, decision_id)) == expected
 
 
 def test_a_list_that_is_given_again_is_the_message_that_would_be_written_anew() -> None:
