@@ -26,7 +26,7 @@ from sidecar.audit.decision_log import OFF, open_decision_log
 from sidecar.doors.clients import ROW as CLIENT_UNKNOWN
 from sidecar.doors.clients import Introduction
 from sidecar.doors.grpc import AuthorizationServicer
-from sidecar.doors.grpc_calls import Admission, CountingPool, Reading, Workers
+from sidecar.doors.grpc_calls import Admission, CallThreads, CountingPool, Reading
 from sidecar.doors.health import SERVICE as HEALTH
 from sidecar.doors.health import Health
 from sidecar.doors.metrics import (
@@ -116,7 +116,7 @@ class Sidecar:
         self._active: list[str] = []
         self._monitor: Monitor | None = None
         self._callers: IdentitySource | None = None
-        self._workers: Workers | None = None
+        self._threads: CallThreads | None = None
         self._server: grpc.Server | None = None
         self._status: StatusServicer | None = None
         self._metrics = CollectorRegistry()
@@ -199,8 +199,8 @@ class Sidecar:
             if self._authzen is not None:
                 self._authzen.stop()
             ended.wait()
-        if self._workers is not None:
-            self._workers.close()
+        if self._threads is not None:
+            self._threads.close()
         if self._processes is not None:
             self._processes.stop()
 
@@ -565,17 +565,17 @@ class Sidecar:
     def _make_server(self, decider: Decider, monitor: Monitor, identities: IdentitySource) -> grpc.Server:
         settings, limits = self._settings, self._settings.limits
         metrics = self._calls
-        workers = self._workers = Workers(limits.threads, "calls")
+        threads = self._threads = CallThreads(limits.threads, "calls")
         watchers = CountingPool(limits.watchers, "watchers")
         self._rooms.rooms |= {
-            "calls": (lambda: workers.unfinished, limits.in_flight),
+            "calls": (lambda: threads.unfinished, limits.in_flight),
             "watchers": (lambda: watchers.unfinished, limits.watchers),
             "waiting": (lambda: monitor.waiting, limits.waiting),
         }
         server = grpc.server(
-            workers,  # type: ignore[arg-type]  # it needs to submit and no more
+            threads,  # type: ignore[arg-type]  # it needs to submit and no more
             interceptors=[
-                Admission({"": (workers, limits.in_flight), _WATCH: (watchers, limits.watchers)}, metrics),
+                Admission({"": (threads, limits.in_flight), _WATCH: (watchers, limits.watchers)}, metrics),
                 *self._introductions(),
                 *self._traced_calls(),
                 Reading(),

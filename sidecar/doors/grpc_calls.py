@@ -400,7 +400,7 @@ class Reading(grpc.ServerInterceptor):
 _READ = ("/tenantgate.", "/envoy.service.auth.")
 
 
-class Workers:
+class CallThreads:
     """Threads that work on calls, and know how many they have been given and have not finished: what gRPC needs of a pool.
 
     Those of the standard library keep, for each piece of work, what comes of it and who waits for that, which costs more than to
@@ -421,7 +421,7 @@ class Workers:
         """How much they have been given and have not finished."""
         return len(self._unfinished)
 
-    def submit(self, work: Callable[..., Any], /, *arguments: Any) -> Workers:
+    def submit(self, work: Callable[..., Any], /, *arguments: Any) -> CallThreads:
         """Give work to the threads. Give back what takes no notice of who waits for it."""
         self._unfinished.append(None)
         self._queue.put((work, arguments))
@@ -470,11 +470,11 @@ class CountingPool(ThreadPoolExecutor):
 class Admission(grpc.ServerInterceptor):
     """Refuses calls at their arrival when a pool has as many as it may: at once, and with the reason, instead of in a queue."""
 
-    def __init__(self, pools: Mapping[str, tuple[Workers | CountingPool, int]], metrics: CallMetrics) -> None:
+    def __init__(self, pools: Mapping[str, tuple[CallThreads | CountingPool, int]], metrics: CallMetrics) -> None:
         self._pools = pools
         self._metrics = metrics
         self._refusals = ThreadPoolExecutor(1, thread_name_prefix="refusals")
-        self._handlers: dict[str, tuple[grpc.RpcMethodHandler[Any, Any], Workers | CountingPool, int]] = {}
+        self._handlers: dict[str, tuple[grpc.RpcMethodHandler[Any, Any], CallThreads | CountingPool, int]] = {}
 
     def intercept_service(
         self,

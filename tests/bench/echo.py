@@ -13,14 +13,14 @@ from typing import Any
 
 import grpc
 
-from sidecar.doors.grpc_calls import Workers
+from sidecar.doors.grpc_calls import CallThreads
 from sidecar.settings import Settings
 
 
 def main(path: str, threads: str = "") -> None:
     """Serve until the process is ended."""
     limits = Settings().limits
-    pool: Any = Workers(limits.threads, "calls") if threads == "sidecar" else ThreadPoolExecutor(limits.threads)
+    pool: Any = CallThreads(limits.threads, "calls") if threads == "sidecar" else ThreadPoolExecutor(limits.threads)
     server = grpc.server(
         pool,
         options=[
