@@ -114,6 +114,10 @@ def write(rows: list[dict[str, Any]]) -> None:
         if "skipped" not in row:
             counts = " | ".join(f"{row[name]:,}" for name in ("calls", "wrong_allows", "errors"))
             lines.append(f"| {row['fault']} | {counts} | {row['recovery_s']} s | {row['change_s']} s |")
+    for row in rows:
+        if "memory_mb" in row:
+            memory = f"Without a fault, sidecar and OPA took {row['memory_mb']:.0f} MB at the most in the last third of the time,"
+            lines += ["", f"{memory} {row['memory_growth']} times what they took in the second."]
     page = REPOSITORY / "docs" / "operations.md"
     before, mark, rest = page.read_text().partition("<!-- faults -->\n")
     _, end, after = rest.partition("<!-- /faults -->")
