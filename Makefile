@@ -137,6 +137,9 @@ clean: ## Remove what the targets above made
 
 .tools/dev: .tools/run requirements/dev.lock
 	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.lock
+	@# xds-protos brings older modules of the same names: the last to be installed wins
+	@grep -A2 '^opentelemetry-proto==' requirements/dev.lock >.tools/last.txt
+	@$(VENV)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --force-reinstall -r .tools/last.txt
 	@touch $@
 
 .tools/dynamodb-local: tests/dynamodb-local/pom.xml | .venv/made

@@ -12,6 +12,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from grpc_health.v1 import health_pb2
 
 from sidecar import errors
+from sidecar.audit.reading import LogError
 from sidecar.cli.options import CallError
 from sidecar.doors.grpc_calls import ERRORS
 from sidecar.gen.tenantgate.v1 import authorization_service_pb2 as pb
@@ -46,6 +47,7 @@ NEVER_ON_THE_WIRE: set[type[errors.TenantgateError]] = {
     errors.PositionLostError,
     errors.ConflictError,
     CallError,  # the command line, as a client
+    LogError,  # the command line, where it reads the decision log
     NoTenantError,  # applications, which the sidecar knows nothing of
     TenantMismatchError,
     ToolDeniedError,
