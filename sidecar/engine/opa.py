@@ -10,6 +10,7 @@ import re
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -42,6 +43,7 @@ class OpaClient:
         self._where = _where(address)
         self._places = threading.Semaphore(connections)
         self._idle: list[_Connection] = []  # the one that was used last is used first
+        self._closed = False
 
     def query(self, entrypoint: str, body: bytes, deadline: float, headers: str = "") -> tuple[int, bytes]:
         """Ask for the rule at ``entrypoint`` with the query ``body``; give the HTTP status and body of the answer.
@@ -58,9 +60,14 @@ class OpaClient:
         return self._send("GET", "/health?bundles", b"", deadline)[0] == 200  # noqa: PLR2004 - HTTP OK
 
     def close(self) -> None:
-        """Close all connections that nobody uses."""
-        while self._idle:
-            self._idle.pop().close()
+        """Keep no connection any more: those that nobody uses are closed now, and the others once they are not used."""
+        self._closed = True
+        self._let_go()
+
+    def _let_go(self) -> None:
+        with suppress(IndexError):  # there are no more, or others were quicker
+            while True:
+                self._idle.pop().close()
 
     def _send(self, method: str, path: str, body: bytes, deadline: float, headers: str = "") -> tuple[int, bytes]:
         now = time.monotonic()
@@ -97,7 +104,7 @@ class OpaClient:
                 return self._use(kept, request, end)
             except ConnectionError:
                 # To ask once more is safe, as a query changes nothing. When one kept-alive connection is dead, so are others.
-                self.close()
+                self._let_go()
         return self._use(_Connection(self._where, end), request, end)
 
     def _use(self, connection: _Connection, request: bytes, end: float) -> tuple[int, bytes]:
@@ -108,6 +115,8 @@ class OpaClient:
             raise
         if connection.reusable:
             self._idle.append(connection)
+            if self._closed:  # asked after it was put there: either it is seen here, or ``close`` sees the connection
+                self._let_go()
         else:
             connection.close()
         return answer

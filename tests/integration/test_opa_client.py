@@ -257,6 +257,23 @@ def test_no_more_connections_are_made_than_may_be(short_path: Path) -> None:
         assert len(opa.queries) == most
 
 
+def test_a_connection_that_is_in_use_when_the_client_is_closed_is_not_kept(short_path: Path) -> None:
+    release = threading.Event()
+
+    def held(query: Query) -> Iterator[bytes]:
+        wait_until(lambda: release.is_set() or query.stopped.is_set(), 60)
+        yield http(TEXT)
+
+    with asking(held, short_path) as (opa, client):
+        callers = Callers()
+        callers.call("one", lambda: ask(client))
+        wait_until(lambda: len(opa.queries) == 1)
+        client.close()
+        release.set()
+        assert callers.join() == {"one": (200, TEXT)}
+        wait_until(lambda: opa.open == 0)
+
+
 def test_answers_do_not_get_mixed_up_between_callers(short_path: Path) -> None:
     with asking(lambda query: [http(query.body)], short_path, connections=5) as (_, client):
 

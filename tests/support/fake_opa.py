@@ -96,6 +96,11 @@ class FakeOpa:
         self._listener.listen(128)
         self._start(self._accept)
 
+    @property
+    def open(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
     def stop(self) -> None:
         """End all connections and threads."""
         self.stopped.set()
