@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import signal
-import socket
-import stat
 import sys
 import threading
 import time
@@ -59,6 +56,7 @@ from sidecar.gen.tenantgate.v1 import (
 )
 from sidecar.identity import Asserted
 from sidecar.identity.verified import Verified
+from sidecar.places import check_path_length, check_socket, claim
 from sidecar.seal import public_keys
 from sidecar.settings import is_loopback, split_address
 from sidecar.toolchain import bundle_file, bundle_service, find_opa, opa_config, pinned_version
@@ -91,8 +89,6 @@ _LAST_TRACES_SECONDS = 2.0
 
 _HANDSHAKE_SECONDS = 10
 """How long a client on another host may take to prove who it is, instead of gRPC's two minutes."""
-
-_LONGEST_UNIX_PATH = 107  # bytes; sun_path of unix(7) less its end
 
 
 class Sidecar:
@@ -223,14 +219,6 @@ class Sidecar:
         if not self._stopped:
             sys.exit(0)
 
-    def _stop_opa(self) -> None:
-        if self._intake is not None:
-            self._intake.stop()
-        if self._opa is not None:
-            self._opa.stop(timeout=2.0)
-        if self._endpoint is not None:
-            self._endpoint.stop()
-
     def _start(self) -> None:
         settings = self._settings
         self._callers = identities = self._identities()
@@ -241,7 +229,7 @@ class Sidecar:
         self._audit.start()
         self._metrics.register(AuditCollector(self._audit))
         if settings.socket_path is not None:
-            _check_socket(settings.socket_path)
+            check_socket(settings.socket_path)
         if settings.listen.admin is not None:
             self._admin = self._open_admin(settings.listen.admin)
         if settings.tracing.enabled:
@@ -298,7 +286,7 @@ class Sidecar:
 
     def _take_place(self) -> None:
         """Take the state directory, and make the workers: they come up while OPA does."""
-        self._lock = _claim(Path(self._settings.state_dir))
+        self._lock = claim(Path(self._settings.state_dir))
         if self._settings.workers > 1:
             from sidecar.workers import WorkerProcesses  # noqa: PLC0415
 
@@ -467,7 +455,7 @@ class Sidecar:
         settings = self._settings
         state_dir = Path(settings.state_dir)
         binary = find_opa(settings.opa.binary)
-        _check_path_length(state_dir / "opa.sock")
+        check_path_length(state_dir / "opa.sock")
         try:
             keys = public_keys(map(Path, settings.bundles.keys))
         except SealError as fault:
@@ -697,73 +685,6 @@ class Sidecar:
                 os.umask(before)
             path.chmod(int(listen.socket_mode, 8))
             self.addresses.append(f"unix:{path}")
-
-
-def _claim(state_dir: Path) -> IO[str]:
-    """Make the state directory and hold a lock on it for as long as the file stays open."""
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (state_dir / "lock").open("a+")
-    except OSError as fault:
-        msg = f"state_dir: {state_dir} cannot be used: {fault.strerror or fault}"
-        raise StartError(msg) from fault
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as fault:
-        lock.seek(0)
-        owner = lock.read().strip() or "another process"
-        lock.close()
-        msg = (
-            f"state_dir: {state_dir} is in use by process {owner}; stop it, or give this sidecar a state_dir of its own"
-        )
-        raise StartError(msg) from fault
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
-
-
-def _check_socket(path: Path) -> None:
-    """Make room for a socket: a stale file is removed, a live one is somebody else's."""
-    _check_path_length(path)
-    folder = path.parent
-    try:
-        # For what may stand in a directory that everybody writes to, such as a volume.
-        folder.mkdir(mode=0o750, exist_ok=True)
-        mode = folder.stat().st_mode
-    except OSError as fault:
-        msg = f"listen.socket: the directory of {path} cannot be made: {fault.strerror or fault}"
-        raise StartError(msg) from fault
-    if mode & stat.S_IWOTH:
-        msg = (
-            f"listen.socket: everybody may write to {folder}, and could put another socket there; name a path one directory "
-            "further in, which is made for owner and group"
-        )
-        raise StartError(msg)
-    if not path.exists():
-        return
-    if not path.is_socket():
-        msg = f"listen.socket: {path} exists and is not a socket; remove it or choose another path"
-        raise StartError(msg)
-    with socket.socket(socket.AF_UNIX) as attempt:
-        try:
-            attempt.connect(str(path))
-        except ConnectionRefusedError:
-            log.info("stale_socket_removed", path=str(path))
-            path.unlink()
-            return
-        except OSError:  # a socket of another kind, or one that is not ours to use
-            pass
-    msg = f"listen.socket: another process serves on {path}; stop it or choose another path"
-    raise StartError(msg)
-
-
-def _check_path_length(path: Path) -> None:
-    if len(os.fsencode(path)) > _LONGEST_UNIX_PATH:
-        msg = (
-            f"{path} is longer than the {_LONGEST_UNIX_PATH} bytes of a Unix socket's path; choose a shorter state_dir"
-        )
-        raise StartError(msg)
 
 
 def _bind(server: grpc.Server, address: str, setting: str, tls: TlsFiles | None = None) -> int:

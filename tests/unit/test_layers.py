@@ -27,6 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "translate": {"errors", "model", "gen"},
     "settings": {"errors", "translate"},
     "tls": {"errors", "settings"},
+    "places": {"errors"},
     "engine": {"errors", "model", "seal", "translate"},
     "tracing": {"model", "engine"},  # imported where calls are traced, and nowhere else
     "identity": {"errors", "model", "translate", "settings", "gen"},
@@ -41,6 +42,7 @@ LAYERS: dict[str, set[str]] = {
         "translate",
         "settings",
         "tls",
+        "places",
         "toolchain",
         "http_server",
         "bundle_endpoint",
