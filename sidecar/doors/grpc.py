@@ -96,9 +96,8 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
     def BatchAuthorize(self, request: pb.BatchAuthorizeRequest, call: Call) -> Reply:  # noqa: N802
         """Decide many questions that share the identity."""
         # Clients write the members of arguments in any order, which makes many requests of one.
-        method, _, *headers = call.key
-        ordered = (f"{method}, in whatever order", request.SerializeToString(deterministic=True), *headers)
-        found = self.replies.find(ordered)
+        ordered = self.replies.key_of(request, call.key, "in whatever order")
+        found = None if ordered is None else self.replies.find(ordered)
         if found is not None:
             reply = found[0]
             call.cached = (True,) * len(reply.records)
@@ -122,7 +121,8 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
         lease = together(one.lease for one in held)
         counts = counted(decisions)
         reply = Reply(write, size, as_of, lease, caller.lasts, facts, decisions, counts, failures, len(decisions), told)
-        self.replies.keep(ordered, reply)
+        if ordered is not None:
+            self.replies.keep(ordered, reply)
         return reply
 
     @answering_again
@@ -175,8 +175,7 @@ class AuthorizationServicer(pb_grpc.AuthorizationServiceServicer):
             return None, None
         request.ClearField("arguments")
         request.ClearField("context")
-        method, _, *headers = call.key
-        return (f"{method}, whatever the arguments", request.SerializeToString(deterministic=True), *headers), varying
+        return self.replies.key_of(request, call.key, "whatever the arguments"), varying
 
     def _with_arguments(self, reply: Reply, resource_id: str, arguments: Json) -> Reply:
         """Have the record of a reply, which may be one for others too, say what is said of the arguments of this call."""

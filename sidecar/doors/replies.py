@@ -76,6 +76,16 @@ class Replies:
         """Whether any are remembered at all."""
         return self._decider.remembers
 
+    def key_of(self, request: Message, key: Key, what: str) -> Key | None:
+        """Give another key of a request that has one: as the message is now, in one order of its parts. ``what`` is what differs.
+
+        None where nothing is remembered.
+        """
+        if not self.remembered:
+            return None
+        method, _, *headers = key
+        return (f"{method}, {what}", request.SerializeToString(deterministic=True), *headers)
+
     def key(self, method: str, request: bytes, metadata: Iterable[tuple[str, str | bytes]]) -> Key:
         """Give the key of a request: all that its answer may depend on."""
         headers = self._headers
