@@ -10,7 +10,6 @@ Run it with ``make bench``; writes build/bench.json, and the numbers of docs/per
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -35,7 +34,7 @@ from tests.bench.loads import ECHO, Sample, Server, Workload, median, over_grpc,
 from tests.bench.machine import SERVER_CORE, children, describe, memory_mb, on_core
 from tests.bench.scale import COMMAND, START_TIMEOUT, build, make_shapes, write_registry
 from tests.bench.startup import Started, time_start
-from tests.support.processes import REPOSITORY
+from tests.support.processes import REPOSITORY, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +80,7 @@ class Bench:
         self._tools = questions.tools_of(self._shapes[0])
         self._question = questions.authorize(self._tools[0])
         self._token = questions.mint(self._issuer, 0)
-        self._admin = f"127.0.0.1:{_free_port()}"
+        self._admin = f"127.0.0.1:{free_port()}"
 
     def build(self, tenants: int) -> Path:
         """Make a bundle."""
@@ -205,12 +204,6 @@ class Bench:
                 raise SystemExit(msg)
             time.sleep(0.01)
         return process.pid
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def warm(plan: Plan, workloads: dict[str, Workload]) -> None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from tests.faults.meddler import Meddler
-from tests.faults.stand import Resident, Stand, free_port
-from tests.support.processes import OPA, REPOSITORY, wait_until
+from tests.faults.stand import Resident, Stand
+from tests.support.processes import OPA, REPOSITORY, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

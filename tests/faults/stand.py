@@ -6,7 +6,6 @@ The registry that is published has generations, one for each second after ``bund
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ import time
 from contextlib import ExitStack, suppress
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import urllib3
@@ -26,7 +25,7 @@ from tests.faults.callers import Callers
 from tests.faults.truth import Truth, registry
 from tests.support.bundles import Key, Publisher
 from tests.support.exports import write_export
-from tests.support.processes import OPA, REPOSITORY, build_bundle, wait_until
+from tests.support.processes import OPA, REPOSITORY, build_bundle, free_port, wait_until
 
 if TYPE_CHECKING:
     from typing import Self
@@ -182,11 +181,3 @@ class Resident:
 
 def _sample(folder: Path, generation: int) -> Path:
     return build_bundle(write_export(folder, registry(generation)), folder / "bundle.tar.gz")
-
-
-def free_port() -> int:
-    """Name a port of loopback that is free."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: Any = probe.getsockname()[1]
-        return int(port)

@@ -19,13 +19,13 @@ from sidecar.server import Sidecar
 from sidecar.toolchain import pinned_version
 from tests.support import wire
 from tests.support.bundles import NOW, SECOND, Publisher, pack, revision
-from tests.support.fake_opa import ALLOW, Query, after_probes, decided, fake_opa, honest
+from tests.support.fake_opa import ALLOW, Held, after_probes, decided, fake_opa
 from tests.support.following import bundle_status, comes, following, refused_for
 from tests.support.metrics import get, samples, value
 from tests.support.processes import running_sidecar, sidecar_settings, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     import grpc
@@ -49,25 +49,6 @@ def beside(short_path: Path) -> Iterator[tuple[FakeOpa, Sidecar, grpc.Channel]]:
         )
         with running_sidecar(settings) as (sidecar, channel):
             yield opa, sidecar, channel
-
-
-class _Held:
-    """An answer of OPA that is held back until ``let_go``."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self._free = threading.Event()
-
-    def __call__(self, query: Query) -> Iterable[bytes]:
-        if not query.is_probe:
-            self.asked.set()
-            while not self._free.wait(0.01) and not query.stopped.is_set():
-                pass
-        return honest(query)
-
-    def let_go(self) -> None:
-        """Answer."""
-        self._free.set()
 
 
 def _in_the_background(work: Any) -> threading.Thread:
@@ -115,7 +96,7 @@ def test_a_sidecar_that_starts_is_alive_and_not_ready(publisher: Publisher) -> N
 
 def test_a_sidecar_that_stops_is_not_ready_while_calls_end(beside: tuple[FakeOpa, Sidecar, grpc.Channel]) -> None:
     opa, sidecar, channel = beside
-    opa.answer = held = _Held()
+    opa.answer = held = Held()
     answers: list[Any] = []
     calling = _in_the_background(lambda: answers.append(wire.authorize(channel)))
     held.asked.wait(wire.DEADLINE)
@@ -200,7 +181,7 @@ def test_errors_of_opa_are_counted_by_reason(beside: tuple[FakeOpa, Sidecar, grp
 
 def test_calls_that_are_refused_at_their_arrival_are_counted(beside: tuple[FakeOpa, Sidecar, grpc.Channel]) -> None:
     opa, sidecar, channel = beside
-    opa.answer = held = _Held()
+    opa.answer = held = Held()
     calling = _in_the_background(lambda: wire.authorize(channel))
     held.asked.wait(wire.DEADLINE)
     wire.failure(lambda: wire.authorize(channel))

@@ -30,7 +30,7 @@ from tests.support.authzen import (
     serving,
     subject,
 )
-from tests.support.fake_opa import ALLOW, Query, after_probes, decided, fake_opa, honest, http
+from tests.support.fake_opa import ALLOW, Held, Query, after_probes, decided, fake_opa, http
 from tests.support.following import following
 from tests.support.metrics import samples, value
 from tests.support.processes import running_sidecar, sidecar_settings, wait_until
@@ -85,27 +85,6 @@ def hasty(short_path: Path) -> Iterator[tuple[FakeOpa, Sidecar]]:
         yield running
 
 
-class _Held:
-    """An answer of OPA that is held back until ``let_go``, or until OPA ends."""
-
-    def __init__(self, answer: bytes) -> None:
-        self.asked = threading.Event()
-        self._answer = answer
-        self._free = threading.Event()
-
-    def __call__(self, query: Query) -> Iterable[bytes]:
-        if query.is_probe:
-            return honest(query)
-        self.asked.set()
-        while not self._free.wait(0.01) and not query.stopped.is_set():
-            pass
-        return [self._answer]
-
-    def let_go(self) -> None:
-        """Answer."""
-        self._free.set()
-
-
 # ── no decision ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -143,7 +122,7 @@ def test_whatever_opa_answers_that_is_no_decision_is_none(  # noqa: PLR0917 - a 
 
 def test_an_answer_that_does_not_come_in_time_is_none(hasty: tuple[FakeOpa, Sidecar]) -> None:
     opa, sidecar = hasty
-    opa.answer = held = _Held(decided(ALLOW))
+    opa.answer = held = Held(lambda _: [decided(ALLOW)])
     told = post(sidecar, EVALUATION, READS, **ACME)
     held.let_go()
 
@@ -164,7 +143,7 @@ def test_a_body_that_does_not_come_in_time_is_no_question(hasty: tuple[FakeOpa, 
 
 def test_more_calls_than_are_taken_on_are_refused_at_once(beside: tuple[FakeOpa, Sidecar]) -> None:
     opa, sidecar = beside
-    opa.answer = held = _Held(decided(ALLOW))
+    opa.answer = held = Held(lambda _: [decided(ALLOW)])
     first: list[Any] = []
     calling = threading.Thread(target=lambda: first.append(post(sidecar, EVALUATION, READS, **ACME)))
     calling.start()
@@ -201,7 +180,7 @@ def test_a_registry_that_is_too_old_denies_and_finds_nothing() -> None:
 
 def test_calls_in_flight_end_when_the_sidecar_stops(beside: tuple[FakeOpa, Sidecar]) -> None:
     opa, sidecar = beside
-    opa.answer = held = _Held(decided(ALLOW))
+    opa.answer = held = Held(lambda _: [decided(ALLOW)])
     answers: list[Any] = []
     calling = threading.Thread(target=lambda: answers.append(post(sidecar, EVALUATION, READS, **ACME)))
     calling.start()

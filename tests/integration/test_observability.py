@@ -18,7 +18,7 @@ import yaml
 from sidecar.gen.tenantgate.v1.authorization_service_pb2_grpc import AuthorizationServiceStub
 from tests.support import authzen, wire
 from tests.support.exchanges import exchanging
-from tests.support.fake_opa import Query, after_probes, fake_opa, honest, http
+from tests.support.fake_opa import Held, after_probes, fake_opa, http
 from tests.support.following import comes, following
 from tests.support.metrics import families, samples, value
 from tests.support.processes import REPOSITORY, running_sidecar, sidecar_settings, wait_until
@@ -26,7 +26,7 @@ from tests.support.prometheus import OBSERVABILITY, expanded, promtool, running_
 from tests.support.sts import ENVIRONMENT, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from sidecar.server import Sidecar
@@ -78,22 +78,8 @@ def test_queries_that_opa_does_not_answer_are_counted_by_reason(short_path: Path
     assert found == {"POLICY_EVALUATION_FAILED": 1, "POLICY_ENGINE_UNAVAILABLE": 1}
 
 
-class _Gate:
-    """Lets a query of OPA go on when it is opened."""
-
-    def __init__(self) -> None:
-        self.asked = threading.Event()
-        self.open = threading.Event()
-
-    def __call__(self, query: Query) -> Iterable[bytes]:
-        if not query.is_probe:
-            self.asked.set()
-            self.open.wait(wire.DEADLINE)
-        return honest(query)
-
-
 def test_what_is_worked_on_is_told_with_its_limit(short_path: Path) -> None:
-    gate = _Gate()
+    gate = Held()
     with fake_opa(short_path / "fake.sock", gate) as opa:
         settings = sidecar_settings(
             short_path / "s",
@@ -109,7 +95,7 @@ def test_what_is_worked_on_is_told_with_its_limit(short_path: Path) -> None:
             calling.start()
             gate.asked.wait(wire.DEADLINE)
             during = value(sidecar, "tenantgate_in_flight", kind="calls")
-            gate.open.set()
+            gate.let_go()
             calling.join()
             wait_until(lambda: value(sidecar, "tenantgate_in_flight", kind="calls") == 0)
             limits = {sample.labels["kind"]: sample.value for sample in samples(sidecar, "tenantgate_in_flight_limit")}
@@ -119,13 +105,13 @@ def test_what_is_worked_on_is_told_with_its_limit(short_path: Path) -> None:
 
 
 def test_questions_that_travel_together_are_counted(short_path: Path) -> None:
-    gate = _Gate()
+    gate = Held()
     with fake_opa(short_path / "fake.sock", gate) as opa:
         settings = sidecar_settings(
             short_path / "s", None, opa__address=opa.address, opa__timeout_seconds=60, listen__admin=ADMIN
         )
         with running_sidecar(settings) as (sidecar, channel):
-            gate.open.set()
+            gate.let_go()
             for name in ("one", "two", "three"):
                 wire.authorize(channel, wire.question(name))
             count = value(sidecar, "tenantgate_opa_questions_count")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import shutil
-import socket
 import subprocess
 from contextlib import closing, contextmanager
 from itertools import count
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from tests.support.processes import REPOSITORY, wait_until
+from tests.support.processes import REPOSITORY, free_port, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +54,7 @@ def why_missing() -> str | None:
 @contextmanager
 def running_dynamodb(jars: Path) -> Iterator[DynamoDb]:
     """Run a DynamoDB Local for a while, in memory."""
-    port = _free_port()
+    port = free_port()
     command: list[str | Path] = ["java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xmx256m"]
     command += [f"-Djava.library.path={jars}", "-cp", f"{jars}/*"]
     command += ["software.amazon.dynamodb.services.local.main.ServerRunner"]
@@ -69,13 +68,6 @@ def running_dynamodb(jars: Path) -> Iterator[DynamoDb]:
                 yield running
         finally:
             process.terminate()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-    return port
 
 
 def _answers(port: int) -> bool:

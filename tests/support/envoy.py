@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import urllib3
 from urllib3 import HTTPHeaderDict
 
-from tests.support.processes import REPOSITORY, wait_until
+from tests.support.processes import REPOSITORY, free_port, wait_until
 from tests.support.services import running_service
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def running_gateway(folder: Path, sidecar_socket: Path, **replaced: str) -> Iter
     """Run Envoy for a while. ``replaced`` are further texts of its configuration by what stands in their place."""
     gateway = Gateway("", folder / "envoy.log")
     with running_service(_server(gateway.requests)) as origin:
-        port = _free_port()
+        port = free_port()
         configuration = CONFIGURATION.read_text()
         for text, other in (
             ("port_value: 10000", f"port_value: {port}"),
@@ -103,12 +103,6 @@ def running_gateway(folder: Path, sidecar_socket: Path, **replaced: str) -> Iter
         finally:
             process.terminate()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _answers(port: int) -> bool:

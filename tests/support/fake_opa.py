@@ -81,6 +81,27 @@ def after_probes(answer: Answer) -> Answer:
     return lambda query: honest(query) if query.is_probe else answer(query)
 
 
+class Held:
+    """An answer, by default an honest one, that is held back until it is let go or OPA ends; probes are answered at once."""
+
+    def __init__(self, answer: Answer = honest) -> None:
+        self.asked = threading.Event()
+        self._answer = answer
+        self._free = threading.Event()
+
+    def __call__(self, query: Query) -> Iterable[bytes]:
+        if query.is_probe:
+            return honest(query)
+        self.asked.set()
+        while not self._free.wait(0.01) and not query.stopped.is_set():
+            pass
+        return self._answer(query)
+
+    def let_go(self) -> None:
+        """Answer."""
+        self._free.set()
+
+
 class FakeOpa:
     """A server on a Unix socket. ``answer`` may be replaced while it runs; ``queries`` are those that were not probes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import threading
 import time
@@ -138,6 +139,13 @@ def running_sidecar(settings: Settings) -> Iterator[tuple[Sidecar, grpc.Channel]
             yield sidecar, channel
     finally:
         sidecar.stop()
+
+
+def free_port() -> int:
+    """Name a port of loopback that is free."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+        return port
 
 
 def wait_until(condition: Any, timeout: float = 10.0) -> None:

@@ -7,25 +7,16 @@ import itertools
 import pytest
 
 from sidecar.engine.cache import ALWAYS, DecisionCache, Held, Lease, boot_clock, may_be_given, together
+from tests.support.clock import Clock
 
 ROOM = 1 << 20
 SECONDS = 0.2
 
 
-class Clock:
-    """A clock that stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
     """The clock of the cache."""
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

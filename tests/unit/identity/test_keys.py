@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 
 from sidecar.errors import SettingsError, UnauthenticatedError
 from sidecar.identity.keys import Keys
+from tests.support.clock import Clock
 from tests.support.key_server import DISCOVERY, KEYS, KeyServer, key_server
 from tests.support.processes import wait_until
 from tests.support.tokens import base64url, identity_settings, issuer_settings, signer, write_keys
@@ -34,19 +35,9 @@ OTHER = signer("ES256", "other")
 RS = signer("RS256")
 
 
-class Clock:
-    """Tells the time that a test has set, in seconds."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from rich.console import Console
 from sidecar.errors import UnauthenticatedError
 from sidecar.identity.tokens import TokenVerifier
 from sidecar.model import Actor, Identity, Principal, Subject, Tenant
+from tests.support.clock import Clock
 from tests.support.key_server import KEYS, KeyServer, key_server
 from tests.support.processes import wait_until
 from tests.support.tokens import (
@@ -37,19 +38,9 @@ NOW = 1_800_000_000
 SKEW = 30
 
 
-class Clock:
-    """Tells the time that a test has set, in seconds since 1970."""
-
-    def __init__(self) -> None:
-        self.now: float = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture
