@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from moto.server import ThreadedMotoServer
 from tests.support.deploying import DEPLOY
 from tests.support.dynamodb import CREDENTIALS, ENVIRONMENT
 from tests.support.iam import ACCOUNT
+from tests.support.pages import like_a_clone, run
 from tests.support.processes import REPOSITORY
 
 if TYPE_CHECKING:
@@ -102,11 +102,10 @@ def aws() -> Iterator[str]:
 def clone(aws: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that looks like a clone, in which the commands of the page have been run, in their order."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in (".venv", ".tools", "policies", "opa", "scripts", "requirements", "Makefile", "pyproject.toml"):
-        (folder / name).symlink_to(REPOSITORY / name)
+    names = (".venv", ".tools", "policies", "opa", "scripts", "requirements", "Makefile", "pyproject.toml")
+    like_a_clone(folder, names)
     shutil.copytree(DEPLOY, folder / "deploy")
-    for name in ("build", "bin"):
-        (folder / name).mkdir()
+    (folder / "bin").mkdir()
     for name, text in {"kubectl": KUBECTL, "aws": AWS, "terraform": TERRAFORM}.items():
         (folder / "bin" / name).write_text(text)
         (folder / "bin" / name).chmod(0o755)
@@ -118,17 +117,7 @@ def clone(aws: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "PYTHONPATH": str(REPOSITORY),
     }
     for command in COMMANDS:
-        done = subprocess.run(
-            ["bash", "-euc", command],
-            cwd=folder,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
+        run(command, folder, environment, seconds=100)
     return folder
 
 

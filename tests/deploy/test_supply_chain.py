@@ -7,14 +7,13 @@ import os
 import re
 import subprocess
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from sidecar.toolchain import pinned_version
 from tests.support.deploying import CHECKS, tool
+from tests.support.http import Handler, http_server
 from tests.support.processes import REPOSITORY
 
 if TYPE_CHECKING:
@@ -67,8 +66,8 @@ def test_every_licence_is_listed_and_allowed() -> None:
 def osv(known: dict[str, Any], status: int = 200) -> Iterator[str]:
     """Answer as OSV does, for a while, from what is known by the name of the package; give the address."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+    class Answering(Handler):
+        def do_POST(self) -> None:  # noqa: N802 - the name by which it is found
             asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
             body = json.dumps(known.get(asked["package"]["name"], {})).encode()
             self.send_response(status)
@@ -76,15 +75,8 @@ def osv(known: dict[str, Any], status: int = 200) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v1/query"
-        finally:
-            server.shutdown()
+    with http_server(Answering) as url:
+        yield f"{url}/v1/query"
 
 
 def advisory(name: str, ecosystem: str) -> dict[str, Any]:

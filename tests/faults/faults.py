@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ from msgspec import Struct
 
 from tests.faults.meddler import Meddler
 from tests.faults.stand import Resident, Stand
-from tests.support.processes import OPA, REPOSITORY, free_port, wait_until
+from tests.support.processes import REPOSITORY, free_port, separate_opa
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +76,10 @@ def opa_killed(stand: Stand) -> Iterator[None]:
 @_fault("OPA stopped (SIGSTOP)")
 def opa_stopped(stand: Stand) -> Iterator[None]:
     """Stop OPA, and let it go on."""
-    pid = stand.opa_pid()
+    yield from _stopped(stand.opa_pid())
+
+
+def _stopped(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
@@ -93,24 +95,12 @@ class _Meddled(Stand):
         super().__init__(f"opa.address=unix:{folder / 'front.sock'}", "opa.timeout_seconds=0.3")
         self._stack.callback(shutil.rmtree, folder)
         self._place = folder
-        self.meddler = Meddler(folder / "front.sock", folder / "opa.sock")
+        self.meddler = Meddler(folder / "front.sock", folder / "own.sock")
 
     def start_sidecar(self) -> None:
         """Start OPA and the meddler before."""
-        environment = {
-            "BUNDLE_URL": self.url,
-            "BUNDLE_TOKEN": "none",
-            "BUNDLE_KEY": json.dumps(self.key.read_text())[1:-1],
-            "PERSISTENCE_DIRECTORY": str(self._place / "persisted"),
-        }
-        command: list[str | Path] = [OPA, "run", "--server", "--addr", f"unix://{self._place}/opa.sock"]
-        command += ["--config-file", REPOSITORY / "opa" / "separate.yaml", "--skip-version-check"]
-        opa = subprocess.Popen(
-            command, env=os.environ | environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-        )
-        self._stack.callback(opa.wait)
-        self._stack.callback(opa.kill)
-        wait_until((self._place / "opa.sock").exists)
+        values = {"BUNDLE_URL": self.url, "BUNDLE_TOKEN": "none"}
+        self._stack.enter_context(separate_opa("separate.yaml", self._place, self.key, values))
         self._stack.enter_context(self.meddler)
         super().start_sidecar()
 
@@ -262,11 +252,7 @@ def _logging_and_blocking() -> Stand:
 
 def _stuck(stand: Stand) -> Iterator[None]:
     assert isinstance(stand, _Logging)
-    stand.collector.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        stand.collector.send_signal(signal.SIGCONT)
+    yield from _stopped(stand.collector.pid)
 
 
 @_fault("log collector stuck, records dropped", _logging_and_dropping)

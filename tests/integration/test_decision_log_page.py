@@ -20,6 +20,7 @@ from sidecar.cli import main
 from sidecar.settings import load
 from tests.support import wire
 from tests.support.decision_logs import read, wait_for
+from tests.support.pages import like_a_clone
 from tests.support.processes import REPOSITORY, build_bundle, running_sidecar, sidecar_settings, wait_until
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ SAMPLE = REPOSITORY / "examples" / "quickstart" / "export"
 @pytest.fixture
 def clone(tmp_path: Path, short_path: Path) -> Iterator[Path]:
     """A folder that looks like a clone in which a sidecar has served and decided."""
-    for name in (".venv", ".tools", "examples", "policies", "opa"):
-        (tmp_path / name).symlink_to(REPOSITORY / name)
-    (tmp_path / "build").mkdir()
+    like_a_clone(tmp_path)
     (tmp_path / ".tenantgate").symlink_to(short_path)
     bundle = build_bundle(SAMPLE, tmp_path / "build" / "quickstart.tar.gz")
     with running_sidecar(sidecar_settings(short_path, bundle)) as (_, channel):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.identity.development import DevelopmentIssuer
+from tests.support.pages import like_a_clone
 from tests.support.processes import REPOSITORY, build_bundle, running_sidecar, sidecar_settings
 
 if TYPE_CHECKING:
@@ -35,9 +36,7 @@ BLOCKS = [
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder that looks like a clone in which `make run` serves."""
     folder = tmp_path_factory.mktemp("d")
-    for name in (".venv", ".tools", "examples", "policies", "opa"):
-        (folder / name).symlink_to(REPOSITORY / name)
-    (folder / "build").mkdir()
+    like_a_clone(folder)
     bundle = build_bundle(SAMPLE, folder / "build" / "quickstart.tar.gz")
     before = os.getcwd()  # noqa: PTH109 - relative paths keep the socket's short
     os.chdir(folder)

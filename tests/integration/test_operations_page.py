@@ -16,6 +16,7 @@ from sidecar.gen.tenantgate.v1.decision_pb2 import DecisionCode
 from sidecar.identity.development import DevelopmentIssuer
 from tests.support import wire
 from tests.support.dynamodb import ENVIRONMENT, JARS, running_dynamodb, why_missing
+from tests.support.pages import like_a_clone, run
 from tests.support.processes import REPOSITORY, wait_until
 
 if TYPE_CHECKING:
@@ -42,10 +43,7 @@ def _code(clone: Path) -> str:
 def test_the_commands_of_the_page_do_what_it_says(short_path: Path) -> None:
     if missing := why_missing():
         pytest.skip(missing)
-    clone = short_path
-    for name in (".venv", ".tools", "examples", "policies", "opa"):
-        (clone / name).symlink_to(REPOSITORY / name)
-    (clone / "build").mkdir()
+    clone = like_a_clone(short_path)
     with ExitStack() as stack:
         url = stack.enter_context(running_dynamodb(JARS)).url
         environment = {
@@ -63,16 +61,7 @@ def test_the_commands_of_the_page_do_what_it_says(short_path: Path) -> None:
                 stack.callback(process.wait, 20)
                 stack.callback(process.send_signal, signal.SIGTERM)
                 continue
-            done = subprocess.run(
-                ["bash", "-euc", command],
-                cwd=clone,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=False,
-            )
-            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            run(command, clone, environment)
             if "suspend tool" in command:
                 wait_until(lambda: _code(clone) == "RESOURCE_SUSPENDED", 20)
                 codes.append("suspended")

@@ -21,6 +21,7 @@ from sidecar.registry.edits import Change
 from sidecar.registry.exports import Export
 from sidecar.registry.table import RegistryTable
 from tests.support.dynamodb import CREDENTIALS, ENVIRONMENT, JARS, running_dynamodb, why_missing
+from tests.support.pages import like_a_clone, run
 from tests.support.processes import REPOSITORY, wait_until
 from tests.support.registries import in_force, layers
 
@@ -103,9 +104,7 @@ class Clone:
 
     def __init__(self, folder: Path, s3: Any, table: RegistryTable) -> None:
         self.folder = folder
-        for name in (".venv", ".tools", "examples", "policies", "opa"):
-            (folder / name).symlink_to(REPOSITORY / name)
-        (folder / "build").mkdir()
+        like_a_clone(folder)
         aws = folder / "bin" / "aws"
         aws.parent.mkdir()
         aws.write_text(AWS)
@@ -121,18 +120,7 @@ class Clone:
 
     def run(self, command: str) -> str:
         """Run a command that ends by itself; give what it prints."""
-        done = subprocess.run(
-            ["bash", "-euc", command],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}"
-        return done.stdout
+        return run(command, self.folder, self.environment)
 
     @contextmanager
     def running(self, command: str) -> Iterator[None]:
@@ -156,10 +144,10 @@ class Clone:
 
 def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path, s3: Any, table: RegistryTable) -> None:
     clone = Clone(tmp_path, s3, table)
-    run = []
+    ran = []
     for language, block in BLOCKS:
         for command in commands(block) if language == "console" else [block]:
-            run.append(command)
+            ran.append(command)
             if "bundle watch" in command:
                 with clone.running(command):
                     _check_that_it_watches(clone, s3, table)
@@ -169,7 +157,7 @@ def test_the_commands_of_the_page_do_what_it_says(tmp_path: Path, s3: Any, table
                 assert clone.key_of(tmp_path / "build" / "base.tar.gz") == "release"
                 assert read_manifest(tmp_path / "build" / "base.tar.gz").metadata.source.startswith("arn:aws:dynamodb:")
     assert [
-        word for word in ("keygen", "--sign-command", "bundle watch", "--dry-run") if word not in "".join(run)
+        word for word in ("keygen", "--sign-command", "bundle watch", "--dry-run") if word not in "".join(ran)
     ] == []
 
 

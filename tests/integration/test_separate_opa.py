@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.support.bundles import pack
 from tests.support.following import comes, published_at, revision_of
-from tests.support.processes import OPA, REPOSITORY, running_sidecar, sidecar_settings, wait_until
+from tests.support.processes import running_sidecar, separate_opa, sidecar_settings, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,20 +28,8 @@ if TYPE_CHECKING:
 def _own_opa(config: str, publisher: Publisher, folder: Path, values: dict[str, str]) -> Iterator[Settings]:
     """Run OPA with a configuration; give settings for a sidecar beside it."""
     assert publisher.key is not None
-    environment = {
-        "BUNDLE_KEY": json.dumps(publisher.key.public.read_text())[1:-1],
-        "PERSISTENCE_DIRECTORY": str(folder / "persisted"),
-        **values,
-    }
-    command: list[str | Path] = [OPA, "run", "--server", "--addr", f"unix://{folder}/own.sock"]
-    command += ["--config-file", REPOSITORY / "opa" / config, "--skip-version-check"]
-    with (folder / "opa.log").open("wb") as log:
-        opa = subprocess.Popen(command, env=os.environ | environment, stderr=log, stdout=subprocess.DEVNULL)
-    try:
-        yield sidecar_settings(folder / "state", None, opa__address=f"unix:{folder}/own.sock")
-    finally:
-        opa.kill()
-        opa.wait()
+    with separate_opa(config, folder, publisher.key.public, values) as address:
+        yield sidecar_settings(folder / "state", None, opa__address=address)
 
 
 def test_opa_takes_the_configuration_of_a_separate_one(publisher: Publisher, short_path: Path) -> None:

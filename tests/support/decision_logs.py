@@ -6,9 +6,9 @@ import gzip
 import json
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
+from tests.support.http import Handler, http_server
 from tests.support.processes import wait_until
 
 if TYPE_CHECKING:
@@ -64,35 +64,19 @@ def collecting(tls: ssl.SSLContext | None = None) -> Iterator[Collector]:
     """Run a collector for a while."""
     collector = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Taking(Handler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:
+        def do_POST(self) -> None:  # noqa: N802 - the name by which it is found
             body = self.rfile.read(int(self.headers["content-length"]))
             headers = {name.lower(): value for name, value in self.headers.items()}
             self.send_response(collector.take(self.path, headers, body))
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            pass  # whoever asked has gone
-
-    server = Quiet(("127.0.0.1", 0), Handler)
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    collector.url = f"http{'s' if tls else ''}://127.0.0.1:{server.server_port}/logs"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield collector
-    finally:
-        collector.gate.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with http_server(Taking, tls) as url:
+        collector.url = f"{url}/logs"
+        try:
+            yield collector
+        finally:
+            collector.gate.set()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+
+from tests.support.http import Handler, http_server
 
 if TYPE_CHECKING:
     import ssl
@@ -53,8 +54,8 @@ class KeyServer:
 def key_server(tls: ssl.SSLContext | None = None) -> Iterator[KeyServer]:
     """Serve for a while."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
+    class Answering(Handler):
+        def do_GET(self) -> None:  # noqa: N802 - the name by which it is found
             server.asked.append(self.path)
             server.headers = {name.lower(): value for name, value in self.headers.items()}
             server.gate.wait()
@@ -68,26 +69,10 @@ def key_server(tls: ssl.SSLContext | None = None) -> Iterator[KeyServer]:
                 self.wfile.write(server.endless[0])
             self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    class Quiet(ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: Any) -> None:
-            pass  # whoever asked has gone
-
-    http = Quiet(("127.0.0.1", 0), Handler)
-    if tls is not None:
-        http.socket = tls.wrap_socket(http.socket, server_side=True)
-    server = KeyServer(f"http{'s' if tls else ''}://127.0.0.1:{http.server_port}")
-    thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.stopping.set()
-        server.gate.set()
-        http.shutdown()
-        thread.join()
-        http.server_close()
+    with http_server(Answering, tls) as url:
+        server = KeyServer(url)
+        try:
+            yield server
+        finally:
+            server.stopping.set()
+            server.gate.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import threading
@@ -22,7 +23,7 @@ from sidecar.server import Sidecar
 from sidecar.settings import Settings, load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sidecar.engine.cache import DecisionCache
 
@@ -104,6 +105,27 @@ def running_opa(folder: Path, *modules: Path) -> Iterator[PolicyOpa]:
         yield opa
     finally:
         opa.stop()
+
+
+@contextmanager
+def separate_opa(config: str, folder: Path, key: Path, values: Mapping[str, str]) -> Iterator[str]:
+    """Run an OPA of one's own with a configuration of ``opa/`` and a public key; give its address once it listens."""
+    environment = {
+        "BUNDLE_KEY": json.dumps(key.read_text())[1:-1],
+        "PERSISTENCE_DIRECTORY": str(folder / "persisted"),
+        **values,
+    }
+    socket_path = folder / "own.sock"
+    command: list[str | Path] = [OPA, "run", "--server", "--addr", f"unix://{socket_path}"]
+    command += ["--config-file", REPOSITORY / "opa" / config, "--skip-version-check"]
+    with (folder / "opa.log").open("wb") as log:
+        opa = subprocess.Popen(command, env=os.environ | environment, stderr=log, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(socket_path.exists)
+        yield f"unix:{socket_path}"
+    finally:
+        opa.kill()
+        opa.wait()
 
 
 def build_bundle(export: Path, out: Path, custom: Path | None = None) -> Path:
