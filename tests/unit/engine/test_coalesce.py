@@ -192,18 +192,22 @@ def test_who_has_waited_for_long_goes_with_all_who_are_in_the_queue(monkeypatch:
 # ── rule 3: one does not fail the others ────────────────────────────────────────────────────────────────────────────────
 
 
+def _told_alone(meeting: Meeting) -> Any:
+    """Give what comes of the second of three questions; the others are answered."""
+    meeting.ask_first("a")
+    meeting.queue("b", "c")
+    told = meeting.end()
+    alone = told.pop("b")
+    assert told == {"a": "of a", "c": "of c"}
+    return alone
+
+
 def test_a_question_that_cannot_be_decided_fails_alone() -> None:
     def answer(asked: Asked) -> Any:
         decisions = [None if tenant == "b" else decision(tenant) for tenant in asked.tenants]
         return decisions if asked.entrypoint == COALESCED else decisions[0]
 
-    meeting = Meeting(answer)
-    meeting.ask_first("a")
-    meeting.queue("b", "c")
-    told = meeting.end()
-
-    assert isinstance(told.pop("b"), NotReadyError)
-    assert told == {"a": "of a", "c": "of c"}
+    assert isinstance(_told_alone(Meeting(answer)), NotReadyError)
 
 
 def test_an_answer_that_is_no_decision_fails_alone() -> None:
@@ -211,13 +215,7 @@ def test_an_answer_that_is_no_decision_fails_alone() -> None:
         decisions = [decision(tenant) | ({"allow": True} if tenant == "b" else {}) for tenant in asked.tenants]
         return decisions if asked.entrypoint == COALESCED else decisions[0]
 
-    meeting = Meeting(answer)
-    meeting.ask_first("a")
-    meeting.queue("b", "c")
-    told = meeting.end()
-
-    assert isinstance(told.pop("b"), MalformedAnswerError)
-    assert told == {"a": "of a", "c": "of c"}
+    assert isinstance(_told_alone(Meeting(answer)), MalformedAnswerError)
 
 
 def _fails(_asked: Asked) -> Any:
@@ -250,13 +248,7 @@ def test_each_is_told_what_is_wrong_with_the_own_question() -> None:
             _fails(asked)
         return honest(asked)
 
-    meeting = Meeting(answer)
-    meeting.ask_first("a")
-    meeting.queue("b", "c")
-    told = meeting.end()
-
-    assert isinstance(told.pop("b"), EvaluationError)
-    assert told == {"a": "of a", "c": "of c"}
+    assert isinstance(_told_alone(Meeting(answer)), EvaluationError)
 
 
 def test_what_fails_in_an_unforeseen_way_leaves_nobody_waiting() -> None:
