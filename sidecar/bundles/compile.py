@@ -29,6 +29,7 @@ FORMAT = 2
 """The version of the layout. The Rego and the data travel in one bundle, so only tools that look inside care."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DONE = {"ALLOW": "allowed", "DENY": "denied"}
 _ROOTS_OF_THE_ITEM = {"action", "arguments", "context"}
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -168,7 +169,7 @@ class _Rules:
         if any(effect == "DENY" or rest.keys() - {"reason"} for effect, _, _, rest in rules):
             return listed
         _, policy, name, rest = rules[0]
-        reason = rest.get("reason") or f"allowed by rule {_text(name)} of policy {_text(policy)}"
+        reason = rest["reason"]
         return listed if "\t" in reason or "\n" in reason else f"{listed}\t{policy}\t{name}\t{reason}"
 
     def _number(self, number: int) -> str:
@@ -202,9 +203,11 @@ def _rule(policy: items.Policy, rule: items.Rule, position: int) -> list[Json]:
             rest["reads"] = sorted(reads)
     if rule.obligations:
         rest["obligations"] = list(rule.obligations)
-    if rule.reason:
-        rest["reason"] = rule.reason
-    return [rule.effect, policy.policy_id, items.rule_name(rule, position), rest]
+    if turns := [microseconds(moment) for moment in (rule.not_before, rule.not_after) if moment is not UNSET]:
+        rest["turns"] = turns
+    name = items.rule_name(rule, position)
+    rest["reason"] = rule.reason or f"{_DONE[rule.effect]} by rule {_text(name)} of policy {_text(policy.policy_id)}"
+    return [rule.effect, policy.policy_id, name, rest]
 
 
 def _narrowing(policy: items.Policy, rule: items.Rule) -> list[Json]:

@@ -14,22 +14,24 @@ import data.tenantgate.registry
 
 # METADATA
 # description: |
-#   What became of the condition for the item: HOLDS, FAILS, UNEVALUABLE, or UNDECIDED when it is about arguments and the item
-#   has none to look at yet.
-outcome(condition, item) := "UNDECIDED" if {
+#   What became of the condition for the item, in a word: HOLDS, FAILS, UNEVALUABLE, or UNDECIDED when it is about arguments and the
+#   item has none to look at yet.
+outcome(condition, item) := object.get({true: "HOLDS", false: "FAILS"}, found, found) if found := answer(condition, item)
+
+# METADATA
+# description: The same, with `true` for HOLDS and `false` for FAILS.
+answer(condition, item) := "UNDECIDED" if {
 	not item.arguments
 	on_arguments(condition)
-} else := _word[_compare(condition.op, object.get(item, condition.at, _missing), condition.value)] if {
+} else := _compare(condition.op, object.get(item, condition.at, set()), condition.value) if {
 	not condition.regex
-} else := _word[regex.match(pattern, actual)] if {
+} else := regex.match(pattern, actual) if {
 	pattern := condition.regex
 	actual := _value(condition, item)
 	is_string(actual)
-} else := _word[answer] if {
-	answer := _compare(condition.op, _value(condition, item), _expected(condition, item))
+} else := found if {
+	found := _compare(condition.op, _value(condition, item), _expected(condition, item))
 } else := "UNEVALUABLE"
-
-_word := {true: "HOLDS", false: "FAILS"}
 
 # METADATA
 # description: The condition looks at the arguments, on either side.
@@ -65,22 +67,20 @@ _tokens(side) := side.readings[0]
 
 _known(side, item) := value if {
 	value := _value(side, item)
-	value != _missing
+	value != set()
 }
 
-# A set is no JSON value, so it cannot be confused with one.
-_missing := {"missing"}
-
-_value(side, item) := object.get(item, side.at, _missing)
+# The value at the path, or a set where there is none: that is no JSON value, so it cannot be confused with one.
+_value(side, item) := object.get(item, side.at, set())
 
 # A numeric token of a path is an object's key or an array's index: where there are any, the compiler lists all readings.
 _value(side, item) := found if {
 	found := [value |
 		some reading in side.readings
-		value := object.get(_seen(reading[0], item), reading, _missing)
-		value != _missing
+		value := object.get(_seen(reading[0], item), reading, set())
+		value != set()
 	][0]
-} else := _missing if {
+} else := set() if {
 	side.readings
 }
 
@@ -88,7 +88,7 @@ _expected(condition, item) := value if {
 	value := condition.value
 } else := _value(condition.from, item) if {
 	condition.from
-} else := _missing
+} else := set()
 
 # Where a path begins: in the item, but for what the registry knows beside it.
 _seen("subject", _) := {"subject": identity.subject}
@@ -108,9 +108,9 @@ _attributes(resource) := attributes if {
 } else := {}
 
 # What an operator says of two values; undefined for values that it cannot compare.
-_compare("exists", actual, _) := actual != _missing
+_compare("exists", actual, _) := actual != set()
 
-_compare("absent", actual, _) := actual == _missing
+_compare("absent", actual, _) := actual == set()
 
 _compare("eq", actual, expected) := actual == expected if _both_found(actual, expected)
 
@@ -147,8 +147,8 @@ _compare("subset_of", actual, expected) := subset if {
 _member(element, list) := element in list if is_array(list)
 
 _both_found(actual, expected) if {
-	actual != _missing
-	expected != _missing
+	actual != set()
+	expected != set()
 }
 
 _strings(actual, expected) if {

@@ -14,35 +14,45 @@ import data.tenantgate.rules
 
 # METADATA
 # description: |
-#   The decision on one item; undefined for an item that lacks what the rules look at. What is asked most is seen at a glance; the
+#   The decision on one item; undefined for an item that lacks what the rules look at. What is asked most is seen at a glance: nobody is
+#   refused, the shared catalogue alone speaks of the tool, and the scopes grant the access to it, so that the rules alone decide. The
 #   answer is the same as if it were judged.
-decide(item) := {
-	"effect": "ALLOW",
-	"code": "ALLOWED",
-	"policy_id": policy,
-	"rule_id": id,
-	"reason": reason,
-	"obligations": [],
-	"depends_on": set(),
-	"revision": revision,
-	"as_of": as_of,
-} if {
+decide(item) := object.union({"effect": "DENY", "depends_on": parts, "revision": revision, "as_of": as_of}, row) if {
 	input.explain == false
 	item.action.name
 	item.arguments
-	key := concat("\t", [item.resource.type, item.resource.id])
-	[_, policy, id, reason] := registry.concerning(item.resource.type, key)
 	held := identity.direct_scopes
 	[revision, as_of, []] = registry.reflected
+	key := concat("\t", [item.resource.type, item.resource.id])
+	access := registry.catalogue[key]
+	access in {"READ", "WRITE"}
 	tenant := registry.tenant
 	not tenant.terms.max_staleness_seconds
 	not tenant.resources[key]
-	access := registry.catalogue[key]
-	access in {"READ", "WRITE"}
+	[row, parts] := _by_rules(item, registry.concerning(item.resource.type, key))
 	some scope in input.settings.scopes[access]
 	input.scopes[_] == scope
 	held[_] == scope
 } else := judge(item)
+
+# What the rules say where nothing else denies, and the parts of the request that they read; undefined where the time may turn it.
+_by_rules(item, []) := [no_matching_rule(item), set()]
+
+_by_rules(_, [_, policy, id, reason]) := [row, set()] if {
+	row := {
+		"effect": "ALLOW",
+		"code": "ALLOWED",
+		"policy_id": policy,
+		"rule_id": id,
+		"reason": reason,
+		"obligations": [],
+	}
+}
+
+_by_rules(item, [numbers]) := [_first_row_of_rules(item, weighed), parts_read(weighed)] if {
+	weighed := rules.among(numbers, item)
+	turns(weighed) == []
+}
 
 # METADATA
 # description: The decision on one item by the whole table.
@@ -65,7 +75,7 @@ judge(item) := object.union_n([
 # description: |
 #   The parts of the request that the rules read. With those that the extensions read, the answer depends on them alone: a later
 #   request that differs in others only is answered alike.
-parts_read(weighed) := {part | some [rule, _] in weighed; some part in rule[3].reads}
+parts_read(weighed) := {part | part := weighed[_][0][3].reads[_]}
 
 # METADATA
 # description: The parts of the request that the extensions read which are asked about some item.
@@ -79,30 +89,28 @@ parts_read_by_extensions(about) := {part |
 
 # METADATA
 # description: The moments to come at which the passing of time alone may change the answer.
-turns(weighed) := [turn |
-	some [rule, _] in weighed
-	some [name, turn] in rule[3].narrowing
-	name in {"not_before", "not_after"}
-	turn > input.time
-]
+turns(weighed) := [turn | turn := weighed[_][0][3].turns[_]; turn > input.time]
 
 # METADATA
 # description: The first row that applies. A row denies unless it is ALLOWED, which alone says otherwise.
 first_row(item, weighed) := _first_row_of_rules(item, weighed) if {
-	nobody_is_refused
+	registry.meta.extensions == []
 	open(concat("\t", [item.resource.type, item.resource.id]))
 } else := row if {
 	row := denial(item, weighed)
 } else := last_row(item, weighed)
 
-# METADATA
-# description: Neither the rows about identity nor extensions deny anything.
-nobody_is_refused if {
-	identity.denials == []
-	registry.meta.extensions == []
-}
-
-_first_row_of_rules(item, weighed) := _denied_by_rule(rule) if {
+_first_row_of_rules(item, weighed) := {
+	"effect": "ALLOW",
+	"code": "ALLOWED",
+	"policy_id": policy,
+	"rule_id": id,
+	"reason": rest.reason,
+	"obligations": [],
+} if {
+	[[["ALLOW", policy, id, rest], "APPLIES"]] = weighed
+	not rest.obligations
+} else := _denied_by_rule(rule) if {
 	rule := [r | some [r, "APPLIES"] in weighed; r[0] == "DENY"][0]
 } else := last_row(item, weighed)
 
@@ -128,16 +136,10 @@ _denials(item, weighed) := array.flatten([
 
 # METADATA
 # description: |
-#   The shared catalogue alone speaks of the resource with a key, and of nothing but an access that the scopes grant.
+#   The shared catalogue alone speaks of the resource with a key, and of nothing but an access that the scopes of a direct call grant.
 open(key) if {
+	identity.direct_grants[registry.catalogue[key]]
 	not registry.tenant.resources[key]
-	_granted[registry.catalogue[key]]
-}
-
-_granted := {access |
-	some access in ["READ", "WRITE"]
-	some scope in input.settings.scopes[access]
-	identity.effective_scopes[scope]
 }
 
 # METADATA
@@ -146,7 +148,7 @@ last_row(item, weighed) := no_matching_rule(item) if {
 	weighed == []
 } else := by_obligations(allowing) if {
 	allowing := rules.with_verdict(weighed, "ALLOW", "APPLIES")
-	not allowing == []
+	allowing[0]
 } else := condition_not_met(rule, item) if {
 	rule := rules.with_verdict(weighed, "ALLOW", "CONDITIONS_FAIL")[0]
 } else := no_matching_rule(item)
@@ -171,7 +173,7 @@ _allowed_by(rule, obligations) := {
 	"code": "ALLOWED",
 	"policy_id": rule[1],
 	"rule_id": rule[2],
-	"reason": rules.reason(rule),
+	"reason": rule[3].reason,
 	"obligations": obligations,
 }
 
@@ -202,7 +204,7 @@ _resource_suspended(item) := {"code": "RESOURCE_SUSPENDED", "reason": reason} if
 	reason := sprintf("%s %q is suspended", [item.resource.type, item.resource.id])
 }
 
-_denied_by_rule(rule) := object.union(_naming(rule), {"code": "DENIED_BY_RULE", "reason": rules.reason(rule)})
+_denied_by_rule(rule) := object.union(_naming(rule), {"code": "DENIED_BY_RULE", "reason": rule[3].reason})
 
 _denied_by_extensions(item) := [row |
 	some name in registry.meta.extensions

@@ -142,18 +142,36 @@ entries(type, id) := array.concat(
 # description: |
 #   The tenant's rules that concern a resource, in the order in which they are named: each is an effect, a policy, an id and the
 #   rest.
-rules(type, id) := [json.unmarshal(tenant.rules[number]) |
-	some number in split(concerning(type, concat("\t", [type, id]))[0], " ")
-]
+rules(type, id) := [rule(number) | some number in split(numbers(type, id), " ")]
+
+# METADATA
+# description: The numbers of the rules that concern a resource, with blanks between them; undefined where none does.
+numbers(type, id) := concerning(type, concat("\t", [type, id]))[0]
+
+# METADATA
+# description: The tenant's rule with a number.
+rule(number) := json.unmarshal(tenant.rules[number])
 
 # METADATA
 # description: |
 #   What is listed for the resource with a key: the numbers of all rules that concern it and, where all of them allow whatever is
-#   asked, policy, id and reason of the first. Undefined where no rule concerns it. Under an id that a rule names stand also those
+#   asked, policy, id and reason of the first. Empty where no rule concerns it. Under an id that a rule names stand also those
 #   that concern it by a glob.
 concerning(type, key) := split(listed, "\t") if {
 	listed := tenant.exact[key]
-} else := _together(_by_globs(type, key))
+} else := _together([array.slice(listed, 1, 5) |
+	document := tenant
+	some under in split(sprintf(document.cuts[type], [key]), "\n")
+	some line in split(document.globs[under], "\n")
+	startswith(key, under)
+	listed := split(line, "\t")
+	regex.match(listed[0], trim_prefix(key, under))
+])
+
+# What is listed for globs that accept a resource. Globs are filed under the key as far as the text before their first wildcard, so
+# that those to try are found by one look-up for each distinct length of such a text, however many there are. All of these are cut
+# from the key by one format. A line break in what is asked for makes more of them; each must begin the key all the same.
+_together(several) := [] if several == []
 
 _together([listed]) := listed
 
@@ -161,18 +179,6 @@ _together(several) := [concat(" ", numbers)] if {
 	several[1]
 	numbers := {number | some listed in several; some number in split(listed[0], " ")}
 }
-
-# What is listed for each glob that accepts a resource. Globs are filed under the key as far as the text before their first wildcard,
-# so that those to try are found by one look-up for each distinct length of such a text, however many there are. All of these are
-# cut from the key by one format. A line break in what is asked for makes more of them; each must begin the key all the same.
-_by_globs(type, key) := [array.slice(listed, 1, 5) |
-	document := tenant
-	some under in split(sprintf(document.cuts[type], [key]), "\n")
-	some line in split(document.globs[under], "\n")
-	startswith(key, under)
-	listed := split(line, "\t")
-	regex.match(listed[0], trim_prefix(key, under))
-]
 
 # METADATA
 # description: |

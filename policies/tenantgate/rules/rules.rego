@@ -14,9 +14,16 @@ import data.tenantgate.registry
 #   The rules that concern the item's resource, each with its verdict: NARROWED_OUT when it is about another subject,
 #   principal, action, scope or time; APPLIES; CONDITIONS_FAIL; or UNDECIDED when conditions on arguments that are not
 #   known yet decide. None when the item is not looked at.
-weigh(item) := [[rule, _verdict(rule, item)] |
+weigh(item) := among(numbers, item) if {
 	identity.looks_at_item
-	some rule in registry.rules(item.resource.type, item.resource.id)
+	numbers := registry.numbers(item.resource.type, item.resource.id)
+} else := []
+
+# METADATA
+# description: The rules with these numbers, each with its verdict.
+among(numbers, item) := [[rule, _verdict(rule, item)] |
+	some number in split(numbers, " ")
+	rule := registry.rule(number)
 ]
 
 _verdict(rule, item) := "NARROWED_OUT" if {
@@ -24,19 +31,18 @@ _verdict(rule, item) := "NARROWED_OUT" if {
 	not _within(name, wanted, item)
 } else := "APPLIES" if {
 	not rule[3].conditions[0]
-} else := _all_of({_bearing[rule[0]][conditions.outcome(condition, item)] | some condition in rule[3].conditions})
+} else := _all_of(rule[0], {conditions.answer(condition, item) | some condition in rule[3].conditions})
+
+_all_of(effect, outcomes) := "APPLIES" if {
+	outcomes == {true}
+} else := "APPLIES" if {
+	outcomes - _holding[effect] == set()
+} else := "CONDITIONS_FAIL" if {
+	outcomes - _holding[effect] != {"UNDECIDED"}
+} else := "UNDECIDED"
 
 # Deny-safe: what cannot be evaluated keeps an ALLOW rule from applying, and does not keep a DENY rule from it.
-_bearing := {
-	"ALLOW": {"HOLDS": "HOLDS", "FAILS": "FAILS", "UNEVALUABLE": "FAILS", "UNDECIDED": "UNDECIDED"},
-	"DENY": {"HOLDS": "HOLDS", "FAILS": "FAILS", "UNEVALUABLE": "HOLDS", "UNDECIDED": "UNDECIDED"},
-}
-
-_all_of(bearings) := "APPLIES" if {
-	bearings == {"HOLDS"}
-} else := "CONDITIONS_FAIL" if {
-	"FAILS" in bearings
-} else := "UNDECIDED"
+_holding := {"ALLOW": {true}, "DENY": {true, "UNEVALUABLE"}}
 
 # One row for each narrowing that a rule may carry; the compiler lists those that a rule does carry, with what they ask for.
 _within("assignment", policy, _) if policy in identity.membership.policies
@@ -47,7 +53,12 @@ _within("subjects", subjects, _) if input.subject.id in subjects.users
 
 _within("subjects", subjects, _) if {
 	some role in subjects.roles
-	role in identity.roles
+	role in input.subject.roles
+}
+
+_within("subjects", subjects, _) if {
+	some role in subjects.roles
+	role in identity.membership.roles
 }
 
 _within("principals", principals, _) if input.principal.id in principals.ids
@@ -75,21 +86,8 @@ with_verdict(weighed, effect, verdict) := [rule | some [rule, found] in weighed;
 # description: The first condition that keeps an ALLOW rule from applying, in words.
 first_failing(rule, item) := [conditions.in_words(condition) |
 	some condition in rule[3].conditions
-	_bearing.ALLOW[conditions.outcome(condition, item)] == "FAILS"
+	conditions.answer(condition, item) in {false, "UNEVALUABLE"}
 ][0]
-
-# METADATA
-# description: The reason that the rule gives, which is the rule itself where its author gave none.
-reason([effect, policy, id, rest]) := words if {
-	words := rest.reason
-} else := sprintf(`%s by rule "%s" of policy "%s"`, [_done[effect], id, policy]) if {
-	not regex.match(`["\\]`, concat("", [id, policy]))
-} else := sprintf(`%s by rule "%s" of policy "%s"`, [_done[effect], _quotable(id), _quotable(policy)])
-
-# As the compiler quotes what it writes. It is looked for what to quote first, as that is rare, and replacing dear.
-_quotable(id) := strings.replace_n({`\`: `\\`, `"`: `\"`}, id)
-
-_done := {"ALLOW": "allowed", "DENY": "denied"}
 
 # METADATA
 # description: A weighed rule as the explanation shows it.

@@ -144,10 +144,14 @@ _key(type, id) := sprintf("%s\t%s", [type, id])
 
 _number(i) := sprintf("%02d", [i])
 
-_row(rule) := [rule.effect, rule.policy, rule.id, object.union(
+_row(rule) := [rule.effect, rule.policy, rule.id, object.union_n([
+	{"reason": sprintf("%s by rule %q of policy %q", [_done[rule.effect], rule.id, rule.policy])},
 	object.filter(rule, ["conditions", "reads", "obligations", "reason"]),
 	{"narrowing": narrowing | narrowing := [[name, _wanted(rule, name)] | some name in rule.narrowing]; narrowing != []},
-)]
+	{"turns": turns | turns := [rule[name] | some name in ["not_before", "not_after"]; rule[name]]; turns != []},
+])]
+
+_done := {"ALLOW": "allowed", "DENY": "denied"}
 
 _wanted(rule, name) := rule[name]
 
@@ -159,11 +163,9 @@ _listed(tenant, numbers) := concat("\t", array.concat([concat(" ", [_number(i) |
 	open := [row | some row in rows; row[0] == "ALLOW"; object.keys(row[3]) - {"reason"} == set()]
 	first := [text |
 		count(open) == count(rows)
-		some text in [rows[0][1], rows[0][2], _reason(rows[0])]
+		some text in [rows[0][1], rows[0][2], rows[0][3].reason]
 	]
 }
-
-_reason([_, policy, id, rest]) := object.get(rest, "reason", sprintf("allowed by rule %q of policy %q", [id, policy]))
 
 # METADATA
 # description: The registry in which the rules are those of globex, and concern the tool order-lookup.

@@ -38,17 +38,17 @@ listing := object.union_n([
 # The answer for a tool, and the rules that were weighed for it. Where nobody is refused and the catalogue lets the tool be called,
 # what is listed of its rules may be enough: none concerns it, or all of them allow whatever is asked.
 _answered(item) := [_seen(item, listed), []] if {
-	table.nobody_is_refused
+	registry.meta.extensions == []
 	key := concat("\t", [item.resource.type, item.resource.id])
 	table.open(key)
-	listed := [l | l := registry.concerning(item.resource.type, key)]
+	listed := registry.concerning(item.resource.type, key)
 } else := [_answer(item, weighed), weighed] if {
 	weighed := rules.weigh(item)
 }
 
 _seen(item, []) := object.union({"state": "DENIED"}, table.no_matching_rule(item))
 
-_seen(_, [[_, policy, id, reason]]) := {
+_seen(_, [_, policy, id, reason]) := {
 	"state": "ALLOWED",
 	"code": "ALLOWED",
 	"policy_id": policy,
