@@ -94,11 +94,18 @@ turns(weighed) := [turn | turn := weighed[_][0][3].turns[_]; turn > input.time]
 # METADATA
 # description: The first row that applies. A row denies unless it is ALLOWED, which alone says otherwise.
 first_row(item, weighed) := _first_row_of_rules(item, weighed) if {
-	registry.meta.extensions == []
+	nobody_is_refused
 	open(concat("\t", [item.resource.type, item.resource.id]))
 } else := row if {
 	row := denial(item, weighed)
 } else := last_row(item, weighed)
+
+# METADATA
+# description: Neither the rows about identity nor extensions deny anything.
+nobody_is_refused if {
+	identity.denials == []
+	registry.meta.extensions == []
+}
 
 _first_row_of_rules(item, weighed) := {
 	"effect": "ALLOW",
@@ -136,16 +143,22 @@ _denials(item, weighed) := array.flatten([
 
 # METADATA
 # description: |
-#   The shared catalogue alone speaks of the resource with a key, and of nothing but an access that the scopes of a direct call grant.
+#   The shared catalogue alone speaks of the resource with a key, and of nothing but an access that the scopes grant.
 open(key) if {
-	identity.direct_grants[registry.catalogue[key]]
+	_granted[registry.catalogue[key]]
 	not registry.tenant.resources[key]
+}
+
+_granted := {access |
+	some access in ["READ", "WRITE"]
+	some scope in input.settings.scopes[access]
+	identity.effective_scopes[scope]
 }
 
 # METADATA
 # description: The row that is reached when nothing else denies.
 last_row(item, weighed) := no_matching_rule(item) if {
-	weighed == []
+	{verdict | verdict := weighed[_][1]} - {"NARROWED_OUT"} == set()
 } else := by_obligations(allowing) if {
 	allowing := rules.with_verdict(weighed, "ALLOW", "APPLIES")
 	allowing[0]

@@ -182,17 +182,6 @@ direct_scopes := held if {
 }
 
 # METADATA
-# description: The accesses that the scopes of such a request grant.
-direct_grants := {access |
-	some access in ["READ", "WRITE"]
-	some scope in input.settings.scopes[access]
-	input.scopes[_] == scope
-	held[_] == scope
-} if {
-	held := direct_scopes
-}
-
-# METADATA
 # description: |
 #   Every row that denies whatever is asked for, in the order of the decision table. Empty when none does; undefined for a request
 #   that lacks what the rows look at, so that there is no decision on it.

@@ -38,7 +38,7 @@ listing := object.union_n([
 # The answer for a tool, and the rules that were weighed for it. Where nobody is refused and the catalogue lets the tool be called,
 # what is listed of its rules may be enough: none concerns it, or all of them allow whatever is asked.
 _answered(item) := [_seen(item, listed), []] if {
-	registry.meta.extensions == []
+	table.nobody_is_refused
 	key := concat("\t", [item.resource.type, item.resource.id])
 	table.open(key)
 	listed := registry.concerning(item.resource.type, key)
