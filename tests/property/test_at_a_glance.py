@@ -16,7 +16,7 @@ from sidecar import translate
 from sidecar.settings import Settings
 from tests.support.processes import POLICIES, running_opa
 from tests.support.registries import AS_OF, compiled, overlay
-from tests.support.strategies import IDS, mostly, questions, rules, tenants
+from tests.support.strategies import IDS, ROLES, mostly, questions, rules, some, tenants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,8 @@ def _tenants(draw: st.DrawFn) -> Registry:
     policy = {
         "pk": "TENANT#acme",
         "sk": 'POLICY#a "\\',
-        "rules": [bare | {"reason": reason}, *draw(st.lists(rules(), max_size=1))],
+        "assignment": draw(mostly("TENANT", "MEMBERS", weight=4)),
+        "rules": draw(st.lists(st.just(bare | {"reason": reason}) | rules(), min_size=1, max_size=3)),
     }
     usual: Registry = [
         {"pk": "TENANT#acme", "sk": "TENANT", "membership": "REQUIRED"},
@@ -60,7 +61,10 @@ def _tenants(draw: st.DrawFn) -> Registry:
             {"pk": "TENANT#acme", "sk": f"AGENT#agent:{name}", "scopes": ["tools:read", "tools:write"]}
             for name in "abc"
         ),
-        *({"pk": "TENANT#acme", "sk": f"USER#{name}"} for name in ("alice", "bob")),
+        *(
+            {"pk": "TENANT#acme", "sk": f"USER#{name}", "roles": draw(some(ROLES)), "policyIds": ['a "\\'][:few]}
+            for few, name in enumerate(("alice", "bob"))
+        ),
     ]
     if draw(mostly(True, False, weight=3)):  # noqa: FBT003 - the values to choose from
         replaced = {item["sk"] for item in usual}

@@ -118,8 +118,14 @@ def test_a_rule_says_where_it_stands_and_what_it_does() -> None:
     mine = _RULE | {"ruleId": "mine", "effect": "DENY", "reason": "because"}
     assert _rules(_policy("P", mine, _RULE)) == [
         ["DENY", "P", "mine", {"reason": "because"}],
-        ["ALLOW", "P", "rule-2", {}],
+        ["ALLOW", "P", "rule-2", {"reason": 'allowed by rule "rule-2" of policy "P"'}],
     ]
+
+
+def test_the_reason_of_a_rule_that_gives_none_is_the_rule_itself() -> None:
+    bare = _RULE | {"ruleId": 'the "first"', "effect": "DENY"}
+    ((_, _, _, rest),) = _rules(_policy("P\\Q", bare))
+    assert rest == {"reason": r'denied by rule "the \"first\"" of policy "P\\Q"'}
 
 
 def test_a_rule_without_an_id_is_named_by_its_position() -> None:
@@ -254,8 +260,16 @@ def test_a_rule_that_is_named_is_named_with_its_reason_if_that_is_one_line(reaso
     ],
 )
 def test_a_rule_lists_the_narrowing_that_it_has(changes: dict[str, Json], compiled: dict[str, Json]) -> None:
-    expected = {"reason": "why", "narrowing": [[name, wanted] for name, wanted in compiled.items()]}
-    assert _rule(reason="why", **changes) == expected
+    assert _rule(**changes)["narrowing"] == [[name, wanted] for name, wanted in compiled.items()]
+
+
+def test_a_rule_lists_the_moments_at_which_the_time_turns_it() -> None:
+    moments: dict[str, Json] = {"notBefore": "1970-01-01T00:00:01.000002Z", "notAfter": "1970-01-01T02:00:00+01:00"}
+    assert [_rule(**changes).get("turns") for changes in ({}, {"notAfter": moments["notAfter"]}, moments)] == [
+        None,
+        [3_600_000_000],
+        [1_000_002, 3_600_000_000],
+    ]
 
 
 def test_a_rule_of_a_policy_for_members_is_narrowed_by_assignment() -> None:
