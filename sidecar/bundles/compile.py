@@ -203,8 +203,6 @@ def _rule(policy: items.Policy, rule: items.Rule, position: int) -> list[Json]:
             rest["reads"] = sorted(reads)
     if rule.obligations:
         rest["obligations"] = list(rule.obligations)
-    if turns := [microseconds(moment) for moment in (rule.not_before, rule.not_after) if moment is not UNSET]:
-        rest["turns"] = turns
     name = items.rule_name(rule, position)
     rest["reason"] = rule.reason or f"{_DONE[rule.effect]} by rule {_text(name)} of policy {_text(policy.policy_id)}"
     return [rule.effect, policy.policy_id, name, rest]

@@ -89,7 +89,11 @@ parts_read_by_extensions(about) := {part |
 
 # METADATA
 # description: The moments to come at which the passing of time alone may change the answer.
-turns(weighed) := [turn | turn := weighed[_][0][3].turns[_]; turn > input.time]
+turns(weighed) := [turn |
+	[name, turn] := weighed[_][0][3].narrowing[_]
+	name in {"not_before", "not_after"}
+	turn > input.time
+]
 
 # METADATA
 # description: The first row that applies. A row denies unless it is ALLOWED, which alone says otherwise.
@@ -186,7 +190,7 @@ _allowed_by(rule, obligations) := {
 	"code": "ALLOWED",
 	"policy_id": rule[1],
 	"rule_id": rule[2],
-	"reason": rule[3].reason,
+	"reason": rules.reason(rule),
 	"obligations": obligations,
 }
 
@@ -217,7 +221,7 @@ _resource_suspended(item) := {"code": "RESOURCE_SUSPENDED", "reason": reason} if
 	reason := sprintf("%s %q is suspended", [item.resource.type, item.resource.id])
 }
 
-_denied_by_rule(rule) := object.union(_naming(rule), {"code": "DENIED_BY_RULE", "reason": rule[3].reason})
+_denied_by_rule(rule) := object.union(_naming(rule), {"code": "DENIED_BY_RULE", "reason": rules.reason(rule)})
 
 _denied_by_extensions(item) := [row |
 	some name in registry.meta.extensions

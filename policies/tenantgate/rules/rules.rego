@@ -90,6 +90,10 @@ first_failing(rule, item) := [conditions.in_words(condition) |
 ][0]
 
 # METADATA
+# description: The reason that the rule gives. The compiler gives one to each; no rule is dropped where there is none.
+reason([_, _, id, rest]) := object.get(rest, "reason", id)
+
+# METADATA
 # description: A weighed rule as the explanation shows it.
 explain([[effect, policy, id, rest], verdict], item) := {
 	"policy_id": policy,

@@ -1,5 +1,6 @@
 package tenantgate.rules_test
 
+import data.tenantgate.rules as subject
 import data.tenantgate.testing
 
 _holds := testing.condition("/context/yes", "eq", true)
@@ -225,3 +226,8 @@ _timed(rules) := [testing.rule(sprintf("r%d", [i]), "ALLOW", object.union(more, 
 	some i, more in rules
 	narrowing := [key | some key in ["actions", "not_after", "not_before"]; more[key]]
 ]
+
+test_the_reason_of_a_rule_that_gives_none_is_its_id if {
+	subject.reason(["DENY", "P", "no-refunds", {"reason": "not today"}]) == "not today"
+	subject.reason(["DENY", "P", "no-refunds", {}]) == "no-refunds"
+}

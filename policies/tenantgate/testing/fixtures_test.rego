@@ -148,7 +148,6 @@ _row(rule) := [rule.effect, rule.policy, rule.id, object.union_n([
 	{"reason": sprintf("%s by rule %q of policy %q", [_done[rule.effect], rule.id, rule.policy])},
 	object.filter(rule, ["conditions", "reads", "obligations", "reason"]),
 	{"narrowing": narrowing | narrowing := [[name, _wanted(rule, name)] | some name in rule.narrowing]; narrowing != []},
-	{"turns": turns | turns := [rule[name] | some name in ["not_before", "not_after"]; rule[name]]; turns != []},
 ])]
 
 _done := {"ALLOW": "allowed", "DENY": "denied"}

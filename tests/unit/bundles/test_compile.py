@@ -263,15 +263,6 @@ def test_a_rule_lists_the_narrowing_that_it_has(changes: dict[str, Json], compil
     assert _rule(**changes)["narrowing"] == [[name, wanted] for name, wanted in compiled.items()]
 
 
-def test_a_rule_lists_the_moments_at_which_the_time_turns_it() -> None:
-    moments: dict[str, Json] = {"notBefore": "1970-01-01T00:00:01.000002Z", "notAfter": "1970-01-01T02:00:00+01:00"}
-    assert [_rule(**changes).get("turns") for changes in ({}, {"notAfter": moments["notAfter"]}, moments)] == [
-        None,
-        [3_600_000_000],
-        [1_000_002, 3_600_000_000],
-    ]
-
-
 def test_a_rule_of_a_policy_for_members_is_narrowed_by_assignment() -> None:
     (rule,) = _rules(_policy("P", _RULE | {"actions": ["x"]}, assignment="MEMBERS"))
     assert rule[3]["narrowing"] == [["actions", ["x"]], ["assignment", "P"]]
