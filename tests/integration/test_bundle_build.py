@@ -666,6 +666,14 @@ def test_extensions_are_in_the_bundle_and_listed_and_their_tests_are_not(
     assert listed == ["night", "weekend"]
 
 
+def test_no_name_of_a_folder_keeps_an_extension_out_of_the_bundle(export: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "testing" / "custom" / "testing"
+    folder.mkdir(parents=True)
+    (folder / "testing.rego").write_text("package custom.testing\n\ndeny := set()\n")
+
+    assert _build(export, tmp_path / "bundle.tar.gz", folder.parent).extensions == ("testing",)
+
+
 def test_an_extension_in_the_bundle_denies(export: Path, custom: Path, short_path: Path) -> None:
     _build(export, short_path / "bundle.tar.gz", custom)
     identity = wire.identity("T", subject="u")
