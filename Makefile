@@ -49,8 +49,8 @@ compose-down: ## Take down what compose-up brought up, with all that it has stor
 .PHONY: test
 test: .tools/dev .tools/dynamodb-local .tools/iam-simulate .tools/envoy .tools/ghz .tools/load .tools/prometheus .tools/kustomize .tools/checks/made ## Run all tests that need no container
 	@for folder in $(EXTENSIONS); do \
-		.tools/opa test policies/tenantgate $$folder || exit 1; \
-		.tools/opa test policies/tenantgate $$folder --coverage --threshold 100 >build/rego-coverage.json || { cat build/rego-coverage.json; exit 1; }; \
+		.tools/opa test --timeout 60s policies/tenantgate $$folder || exit 1; \
+		.tools/opa test --timeout 60s policies/tenantgate $$folder --coverage --threshold 100 >build/rego-coverage.json || { cat build/rego-coverage.json; exit 1; }; \
 	done
 	@$(VENV)/pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
