@@ -166,7 +166,7 @@ def rfc3339(as_of: int) -> str:
 def rego_files(folder: Path, name: str) -> Iterator[tuple[str, bytes]]:
     """Yield the Rego below a folder, tests left out, under the names that it has in the bundle."""
     for path in sorted(folder.rglob("*.rego")):
-        if not path.name.endswith("_test.rego") and "testing" not in path.parts:
+        if not path.name.endswith("_test.rego"):
             yield f"{name}/{path.relative_to(folder).as_posix()}", path.read_bytes()
 
 

@@ -225,13 +225,15 @@ class Built(msgspec.Struct, frozen=True):
     peak_mb: float
 
 
-def build(export: Path, bundle: Path) -> Built:
-    """Compile an export as a user does."""
-    arguments = ["bundle", "build", "--export", str(export), "--out", str(bundle), "--json"]
-    began = time.perf_counter()
-    ended = subprocess.run(
-        [sys.executable, "-c", MEASURED, COMMAND, *arguments], stdout=subprocess.PIPE, text=True, check=False
-    )
+def build(export: Path, bundle: Path, custom: Path | None = None) -> Built:
+    """Compile an export as a user does, with the extensions of a folder, or else with none, whatever the clone has."""
+    with tempfile.TemporaryDirectory(prefix="tg-") as none:
+        paths = {"--export": export, "--out": bundle, "--custom": custom or Path(none)}
+        arguments = ["bundle", "build", "--json", *(str(word) for option in paths.items() for word in option)]
+        began = time.perf_counter()
+        ended = subprocess.run(
+            [sys.executable, "-c", MEASURED, COMMAND, *arguments], stdout=subprocess.PIPE, text=True, check=False
+        )
     if ended.returncode != 0:
         msg = f"{export} does not compile"
         raise SystemExit(msg)

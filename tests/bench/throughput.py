@@ -34,7 +34,7 @@ from tests.bench.loads import ECHO, Sample, Server, Workload, median, over_grpc,
 from tests.bench.machine import SERVER_CORE, children, describe, memory_mb, on_core
 from tests.bench.scale import COMMAND, START_TIMEOUT, build, make_shapes, write_registry
 from tests.bench.startup import Started, time_start
-from tests.support.processes import REPOSITORY, free_port
+from tests.support.processes import EXTENSIONS, REPOSITORY, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -82,12 +82,12 @@ class Bench:
         self._token = questions.mint(self._issuer, 0)
         self._admin = f"127.0.0.1:{free_port()}"
 
-    def build(self, tenants: int) -> Path:
-        """Make a bundle."""
-        bundle = self._folder / f"{tenants}.tar.gz"
+    def build(self, tenants: int, custom: Path | None = None) -> Path:
+        """Make a bundle, with the extensions of a folder if one is given."""
+        bundle = self._folder / f"{tenants}{'-extended' if custom else ''}.tar.gz"
         with tempfile.TemporaryDirectory(prefix="tg-") as export:
             write_registry(Path(export), tenants, self._shapes)
-            build(Path(export), bundle)
+            build(Path(export), bundle, custom)
         return bundle
 
     def workloads(self, few: Path, many: Path, most: Path | None) -> dict[str, Workload]:
@@ -106,6 +106,7 @@ class Bench:
             return over_grpc(server, f"{SERVICE}/{method}", files / name, metadata, items=items)
 
         cached, plain = self._sidecar("hit", few), self._sidecar("miss", few, "cache.bytes=0")
+        extended = self._sidecar("extended", self.build(self._plan.few, EXTENSIONS), "cache.bytes=0")
         logged = self._sidecar("logged", few, "log.access=true", "log.level=info", "audit.file.path=decisions.jsonl")
         opa = Server(plain.socket.with_name("opa.sock"), plain.pids[1:])
 
@@ -119,6 +120,7 @@ class Bench:
             "hit": calling(cached, "Authorize", "authorize"),
             "hit_logged": calling(logged, "Authorize", "authorize"),
             "miss": calling(plain, "Authorize", "authorize"),
+            "miss_extended": calling(extended, "Authorize", "authorize"),
             "zipf": self._of_many_tenants(many),
             "batch50_hit": calling(cached, "BatchAuthorize", "batch", BATCH),
             "batch50_miss": calling(plain, "BatchAuthorize", "batch", BATCH),

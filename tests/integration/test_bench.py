@@ -6,18 +6,21 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sidecar.bundles.bundle import read_manifest
 from sidecar.gen.tenantgate.v1.authorization_service_pb2 import AuthorizeRequest
 from tests.bench.loads import GHZ, LOAD, Server, over_grpc
 from tests.bench.questions import write_requests
-from tests.bench.report import as_markdown
-from tests.support.processes import REPOSITORY
+from tests.bench.report import TITLES, as_markdown
+from tests.bench.throughput import Bench, Plan
+from tests.support.processes import EXTENSIONS, REPOSITORY
 
-KINDS = ("echo", "hit", "miss", "zipf", "batch50_hit", "batch50_miss", "filter200", "opa_rest")
+KINDS = ("echo", "hit", "miss", "miss_extended", "zipf", "batch50_hit", "batch50_miss", "filter200", "opa_rest")
 NUMBERS = ("per_second", "p50_us", "p99_us", "cpu_us")
 
 pytestmark = [
@@ -53,6 +56,21 @@ def test_a_batch_is_counted_by_its_decisions(measured: Any) -> None:
 def test_the_page_shows_every_kind_of_call(measured: Any) -> None:
     page = as_markdown(measured)
     assert [kind for kind in KINDS if f"| {measured[kind]['per_second']:,.0f} |" not in page] == []
+
+
+def test_the_picture_leaves_out_the_call_with_an_extension(measured: Any) -> None:
+    title, picture = TITLES["miss_extended"], as_markdown(measured).split("```")[1]
+    assert TITLES["miss"] in picture
+    assert title not in picture
+
+
+def test_a_bundle_has_an_extension_only_if_that_is_what_is_measured(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        bench = Bench(Plan(), tmp_path, stack)
+        bundles = bench.build(20), bench.build(20, EXTENSIONS)
+    plain, extended = (read_manifest(bundle).metadata for bundle in bundles)
+    assert (plain.extensions, extended.extensions) == ((), ("change_freeze",))
+    assert plain.counts == extended.counts
 
 
 def test_calls_that_fail_are_not_counted_as_fast(sample_address: str, tmp_path: Path) -> None:

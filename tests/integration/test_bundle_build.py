@@ -18,11 +18,12 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from sidecar.bundles.build import Recipe, Report, build_base
+from sidecar.bundles.bundle import read_manifest
 from sidecar.errors import BundleError, ExportError, MalformedItemsError, RegistryError
 from sidecar.registry.exports import Export
 from tests.support import wire
 from tests.support.exports import md5, write_export
-from tests.support.processes import OPA, POLICIES, build_bundle, running_sidecar, sidecar_settings
+from tests.support.processes import EXTENSIONS, OPA, POLICIES, build_bundle, running_sidecar, sidecar_settings
 from tests.support.registries import DATA, sample_items
 
 if TYPE_CHECKING:
@@ -407,7 +408,7 @@ def test_another_registry_of_the_same_moment_is_another_revision(tmp_path: Path)
 
 
 def test_other_extensions_are_another_revision(export: Path, tmp_path: Path) -> None:
-    first = _build(export, tmp_path / "a.tar.gz", POLICIES / "custom")
+    first = _build(export, tmp_path / "a.tar.gz", EXTENSIONS)
     second = _build(export, tmp_path / "b.tar.gz", None)
 
     assert first.revision != second.revision
@@ -664,6 +665,24 @@ def test_extensions_are_in_the_bundle_and_listed_and_their_tests_are_not(
 
     assert names == ["custom/night/night.rego", "custom/weekend/weekend.rego"]
     assert listed == ["night", "weekend"]
+
+
+def test_a_folder_without_rego_gives_the_bundle_no_extension(export: Path, tmp_path: Path) -> None:
+    (tmp_path / "custom").mkdir()
+    (tmp_path / "custom" / "README.md").write_text("package custom.words")
+    _build(export, tmp_path / "bundle.tar.gz", tmp_path / "custom")
+    manifest = read_manifest(tmp_path / "bundle.tar.gz")
+
+    assert manifest.metadata.extensions == ()
+    assert {*manifest.roots} == {"custom", "registry/base", "tenantgate"}
+
+
+def test_no_name_of_a_folder_keeps_an_extension_out_of_the_bundle(export: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "testing" / "custom" / "testing"
+    folder.mkdir(parents=True)
+    (folder / "testing.rego").write_text("package custom.testing\n\ndeny := set()\n")
+
+    assert _build(export, tmp_path / "bundle.tar.gz", folder.parent).extensions == ("testing",)
 
 
 def test_an_extension_in_the_bundle_denies(export: Path, custom: Path, short_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -318,6 +319,26 @@ def test_bundle_build_prints_json_alone_when_asked(tmp_path: Path) -> None:
     report = json.loads(ended.stdout)
 
     assert (report["tenants"], report["rules"], report["unknown_items"]) == (3, 8, 0)
+
+
+def test_bundle_build_takes_in_what_is_in_policies_custom_of_the_clone(tmp_path: Path) -> None:
+    for name in ("sidecar", "opa", "policies/tenantgate"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    (tmp_path / ".tools").symlink_to(REPOSITORY / ".tools")
+    custom = tmp_path / "policies" / "custom"
+    custom.mkdir()
+    shutil.copy(REPOSITORY / "policies" / "custom" / "README.md", custom)
+    command = [sys.executable, "-c", "from sidecar.cli import main; main()", "bundle", "build", "--json"]
+    command += ["--export", str(DATA / "export-full"), "--out", "b.tar.gz"]
+
+    def built() -> Any:
+        return json.loads(subprocess.run(command, cwd=tmp_path, stdout=subprocess.PIPE, check=True).stdout)
+
+    as_it_comes = built()
+    (custom / "night").mkdir()
+    (custom / "night" / "night.rego").write_text("package custom.night\n\ndeny := set()\n")
+
+    assert (as_it_comes["extensions"], built()["extensions"]) == ([], ["night"])
 
 
 def test_bundle_build_warns_of_what_it_passed_over(tmp_path: Path) -> None:

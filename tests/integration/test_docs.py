@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.identity.development import DevelopmentIssuer
-from tests.support.pages import like_a_clone
+from tests.support.pages import like_a_clone, run
 from tests.support.processes import REPOSITORY, build_bundle, running_sidecar, sidecar_settings
 
 if TYPE_CHECKING:
@@ -65,6 +65,15 @@ def test_what_the_docs_say_runs(clone: Path, language: str, text: str) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_example_of_an_extension_becomes_ones_own(tmp_path: Path) -> None:
+    like_a_clone(tmp_path)
+    page = (REPOSITORY / "policies" / "custom" / "README.md").read_text()
+    commands = "".join(text for language, text in BLOCK.findall(page) if language == "sh")
+    told = run(commands, tmp_path, {**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    assert re.search(r"PASS: [1-9]", told), told
+    assert "With the extensions change_freeze." in told
 
 
 def test_every_decision_code_is_documented() -> None:

@@ -21,7 +21,7 @@ from sidecar.bundles.signing import CommandSigner, FileSigner, make_keys
 from sidecar.cli import main
 from sidecar.errors import SealError
 from sidecar.registry.exports import Export
-from tests.support.processes import OPA, POLICIES
+from tests.support.processes import EXTENSIONS, OPA, POLICIES
 from tests.support.registries import DATA
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(out: Path, signer: Signer | None) -> Path:
     """Build the sample bundle."""
-    build_base(Export(str(DATA / "export-full")), out, Recipe(POLICIES, POLICIES / "custom", signer))
+    build_base(Export(str(DATA / "export-full")), out, Recipe(POLICIES, EXTENSIONS, signer))
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,12 @@ if TYPE_CHECKING:
 
 
 def like_a_clone(folder: Path, names: Iterable[str] = (".venv", ".tools", "examples", "policies", "opa")) -> Path:
-    """Put into a folder what commands find in a clone, and a folder to build in."""
+    """Put into a folder what commands find in a clone, and a folder to build in. They may write into its policies."""
     for name in names:
-        (folder / name).symlink_to(REPOSITORY / name)
+        if name == "policies":
+            shutil.copytree(REPOSITORY / name, folder / name)
+        else:
+            (folder / name).symlink_to(REPOSITORY / name)
     (folder / "build").mkdir()
     return folder
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).parent.parent.parent
 POLICIES = REPOSITORY / "policies"
+EXTENSIONS = REPOSITORY / "examples" / "extensions"
 OPA = REPOSITORY / ".tools" / "opa"
 
 

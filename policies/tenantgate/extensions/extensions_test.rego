@@ -146,11 +146,11 @@ test_decidable[name] if {
 # An extension is asked about one item at a time, and sees it where a single request has it.
 test_sees_the_item[name] if {
 	some name, [changes, reasons] in {
-		"a freeze": [{"context": {"change_freeze": true}}, 1],
-		"no freeze": [{}, 0],
+		"what it looks for": [{"context": {"channel": "mail"}}, ["agent:tool:order-cancel by mail, besides nothing"]],
+		"not what it looks for": [{}, []],
 	}
 	item := testing.item_with(object.union({"arguments": {}, "resource": {"id": "agent:tool:order-cancel"}}, changes))
-	said := extensions.reasons("change_freeze", item) with data.registry.base as testing.registry
-		with input as testing.request_about([item], {})
-	count(said) == reasons
+	other := testing.item_with({"context": {"channel": "chat"}})
+	said := extensions.reasons("telling_test", item) with input as testing.request_about([item, other], {})
+	said == reasons
 }
