@@ -30,8 +30,8 @@ listing := object.union_n([
 		item.action.name
 	]
 	count(tools) == count(input.items)
-	answers := [answer | some [answer, _] in tools]
-	weighed := [w | some [_, of_tool] in tools; some w in of_tool]
+	answers := [answer | answer := tools[_][0]]
+	weighed := [w | w := tools[_][1][_]]
 	moments := table.turns(weighed)
 }
 
