@@ -7,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
 import msgspec
@@ -94,7 +95,8 @@ def check_directory(out: Path) -> None:
 def write_base(spool: Spool, as_of: int, source: str, out: Path, recipe: Recipe) -> Report:
     """Compile what a spool holds, which reflects the moment ``as_of`` and came from ``source``, to a base bundle at ``out``.
 
-    Raises ``MalformedItemsError`` if any of it was malformed, and ``BundleError`` if it would leave out too many tenants.
+    Raises ``MalformedItemsError`` if any of it was malformed, and ``BundleError`` if it would leave out too many tenants, or an
+    extension is not in a folder of its own.
     """
     spool.check()
     rego = dict(rego_files(recipe.policies / "tenantgate", "tenantgate"))
@@ -171,10 +173,15 @@ def rego_files(folder: Path, name: str) -> Iterator[tuple[str, bytes]]:
 
 
 def extension_names(custom: Path | None) -> list[str]:
-    """List the extensions: the folders of ``custom`` that hold Rego."""
+    """List the extensions: the folders of ``custom`` that hold Rego. Raises ``BundleError`` for Rego that is in none."""
     if custom is None:
         return []
-    return sorted({name.split("/")[1] for name, _ in rego_files(custom, "custom")})
+    names = [PurePosixPath(name).relative_to("custom") for name, _ in rego_files(custom, "custom")]
+    for name in names:
+        if len(name.parts) == 1:
+            msg = f"{custom / name}: an extension is a folder; move it to {custom / name.stem / name}"
+            raise BundleError(msg)
+    return sorted({name.parts[0] for name in names})
 
 
 class _Written(Struct):

@@ -685,6 +685,14 @@ def test_no_name_of_a_folder_keeps_an_extension_out_of_the_bundle(export: Path, 
     assert _build(export, tmp_path / "bundle.tar.gz", folder.parent).extensions == ("testing",)
 
 
+def test_rego_beside_the_folders_of_the_extensions_is_no_extension(export: Path, custom: Path, tmp_path: Path) -> None:
+    stray = custom / "holidays.rego"
+    stray.write_text("package custom.holidays\n\ndeny := set()\n")
+
+    with pytest.raises(BundleError, match=rf"{stray}: an extension is a folder; move it to {custom}/holidays/holidays.rego"):
+        _build(export, tmp_path / "bundle.tar.gz", custom)
+
+
 def test_an_extension_in_the_bundle_denies(export: Path, custom: Path, short_path: Path) -> None:
     _build(export, short_path / "bundle.tar.gz", custom)
     identity = wire.identity("T", subject="u")
