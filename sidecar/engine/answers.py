@@ -77,25 +77,15 @@ class Answers:
 
     def decide(self, question: Question, asking: Asking) -> Held[Decision]:
         """Answer a question about one item."""
-
-        def ask() -> Decision:
-            asked = translate.single_input(question, asking.now, self._settings)
-            return self.coalescer.ask(asked, asking.decision_id, asking.deadline)
-
         if self._cache is None:
-            return Held(ask())
-        return self._answer(self._cache, key_of_item(question), ask, asking)
+            return Held(self._ask_one(question, asking))
+        return self._answer(self._cache, question, key_of_item(question), self._ask_one, asking)
 
     def filter_tools(self, question: Question, asking: Asking) -> Held[Listing]:
         """Say which tools may be called at all."""
-
-        def ask() -> Listing:
-            body = translate.items_query(question, asking.decision_id, asking.now, self._settings)
-            return translate.tools_answer(*self._engine.query(TOOLS, body, asking.deadline), len(question.items))
-
         if self._cache is None:
-            return Held(ask())
-        return self._answer(self._cache, key_of_tools(question), ask, asking)
+            return Held(self._ask_tools(question, asking))
+        return self._answer(self._cache, question, key_of_tools(question), self._ask_tools, asking)
 
     def decide_batch(self, question: Question, asking: Asking) -> Sequence[Held[Decision]]:
         """Answer a question about many items, all under one revision."""
@@ -142,6 +132,14 @@ class Answers:
         body = translate.single_query(PROBE, asking.decision_id, asking.now, self._settings)
         return self._hearing(lambda: translate.decision_answer(*self._engine.query(AUTHORIZE, body, asking.deadline)))
 
+    def _ask_one(self, question: Question, asking: Asking) -> Decision:
+        asked = translate.single_input(question, asking.now, self._settings)
+        return self.coalescer.ask(asked, asking.decision_id, asking.deadline)
+
+    def _ask_tools(self, question: Question, asking: Asking) -> Listing:
+        body = translate.items_query(question, asking.decision_id, asking.now, self._settings)
+        return translate.tools_answer(*self._engine.query(TOOLS, body, asking.deadline), len(question.items))
+
     def _hearing(self, ask: Callable[[], _Heard]) -> _Heard:
         cache = self._cache
         if cache is None:
@@ -154,8 +152,9 @@ class Answers:
     def _answer(
         self,
         cache: DecisionCache,
+        question: Question,
         key: Key,
-        ask: Callable[[], _Answer],
+        ask: Callable[[Question, Asking], _Answer],
         asking: Asking,
     ) -> Held[_Answer]:
         """Give what is remembered, or what others are being answered who ask the same, or ask."""
@@ -175,7 +174,7 @@ class Answers:
                 return held
         try:
             began = cache.clock()
-            answer = ask()
+            answer = ask(question, asking)
             cache.heard(epoch, began, answer.revision)
             held = self._keep(cache, epoch, key, answer, asking.now)
             if own:
