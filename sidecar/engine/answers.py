@@ -16,7 +16,7 @@ from sidecar.engine.keys import ALL_PARTS, key_of_item, key_of_tools, keys_of_it
 from sidecar.model import Action, Identity, Item, Principal, Question, Resource, Tenant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from sidecar.engine.cache import DecisionCache, Epoch
     from sidecar.engine.coalesce import PolicyEngine
@@ -160,12 +160,12 @@ class Answers:
         """Give what is remembered, or what others are being answered who ask the same, or ask."""
         came = self._come(cache, asking)
         epoch = cache.epoch
-        held, parts = _recall(cache, key, came, asking)
+        held, whole = _recall(cache, key, came, asking)
         if held is not None:
             cache.count(1, 0)
             return held
         # What it depends on may not be known yet; then those ask the same whose questions are the same in every part.
-        same = key.with_parts(ALL_PARTS if parts is None else parts)
+        same = key.with_parts(ALL_PARTS) if whole is None else whole
         flight, own = cache.board(epoch, same)
         if not own:
             held = flight.wait(asking.deadline - time.monotonic())
@@ -226,17 +226,17 @@ class Answers:
 
 def _recall(
     cache: DecisionCache, key: Key, came: float, asking: Asking
-) -> tuple[Held[Any] | None, Sequence[Part] | None]:
-    """Give what is remembered under a key, and which parts of the request it depends on, if that is known."""
-    found, parts = cache.get(key.about, came), ()
+) -> tuple[Held[Any] | None, tuple[Hashable, ...] | None]:
+    """Give what is remembered under a key, and the key with all that it depends on, if that is known."""
+    found, whole = cache.get(key.about, came), key.about
     if found is None:
         return None, None
     if not isinstance(found, Held):
-        parts = found
-        found = cache.get(key.with_parts(parts), came)
+        whole = key.with_parts(found)
+        found = cache.get(whole, came)
     if found is not None and not may_be_given(found.lease, asking.now, asking.oldest):
         found = None
-    return found, parts
+    return found, whole
 
 
 def _is_of(held: Held[Any] | None, epoch: Epoch) -> bool:
