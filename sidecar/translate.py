@@ -220,7 +220,8 @@ def _optional_id(field: str, text: str) -> str:
 
 
 def _names(field: str, values: Sequence[str], limits: Limits) -> tuple[str, ...]:
-    names = tuple(_bounded(field, values, limits))
+    names = tuple(values)
+    _bounded(field, names, limits)
     for i, name in enumerate(names):
         if fault := id_fault(name):
             at = f"{field}[{i}]"
@@ -259,7 +260,8 @@ def _object(field: str, message: Any, name: str, limits: Limits) -> dict[str, Js
 
 
 def _read_struct(field: str, struct: PbStruct, depth: int) -> dict[str, Json]:
-    return {name: _read_value(field, value, depth) for name, value in struct.fields.items()}
+    fields = struct.fields
+    return {name: _read_value(field, fields[name], depth) for name in fields}
 
 
 def _read_value(field: str, value: Value, depth: int) -> Json:
@@ -551,25 +553,30 @@ _CONDITION_RESULTS = _words(pb.ConditionResult, "CONDITION_RESULT_")
 _TOOL_STATES = _words(service_pb.ToolState, "TOOL_STATE_")
 
 
+def decision_message(decision: Decision, tenant_id: str = "") -> pb.Decision:
+    """Write a decision as a message, but for what is new every time: its id, and the age of the registry."""
+    seconds, rest = divmod(decision.as_of, MICROSECONDS)
+    message = pb.Decision(
+        effect=_EFFECTS[decision.effect],
+        code=_CODES[decision.code],
+        reason=decision.reason,
+        policy_id=decision.policy_id,
+        rule_id=decision.rule_id,
+        revision=decision.revision,
+        as_of={"seconds": seconds, "nanos": rest * 1000},
+        tenant_id=tenant_id,
+    )
+    _write_obligations(message.obligations, decision.obligations)
+    if decision.explanation is not None:
+        _write_explanation(message.explanation, decision.explanation, decision)
+    return message
+
+
 def write_decision(into: pb.Decision, decision: Decision, decision_id: str, now: int) -> None:
     """Write a decision into a message; ``now`` is in microseconds since 1970."""
+    into.MergeFrom(decision_message(decision))
     into.decision_id = decision_id
-    into.effect = _EFFECTS[decision.effect]
-    into.code = _CODES[decision.code]
-    into.reason = decision.reason
-    into.policy_id = decision.policy_id
-    into.rule_id = decision.rule_id
-    _write_obligations(into.obligations, decision.obligations)
-    write_revision(into, decision.revision, decision.as_of, now)
-    if decision.explanation is not None:
-        _write_explanation(into.explanation, decision.explanation, decision)
-
-
-def write_revision(into: Any, revision: str, as_of: int, now: int) -> None:
-    """Write the state of the registry into a message that has the fields ``revision``, ``as_of`` and ``age``."""
-    into.revision = revision
-    into.as_of.FromMicroseconds(as_of)
-    into.age.FromMicroseconds(max(0, now - as_of))
+    into.age.FromMicroseconds(max(0, now - decision.as_of))
 
 
 def write_tool(into: service_pb.FilteredTool, tool_id: str, answer: ToolAnswer) -> None:

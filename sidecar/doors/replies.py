@@ -6,7 +6,6 @@ All the rest is written once. A message on the wire is one field after the other
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -65,16 +64,15 @@ class Reply(Struct, frozen=True):
 
 
 class Replies:
-    """Remembers replies under the requests that they answer. ``headers`` are the metadata keys that answers may depend on."""
+    """Remembers replies under the requests that they answer. ``headers`` are the metadata keys that answers may depend on.
+
+    ``remembered`` says whether any are remembered at all.
+    """
 
     def __init__(self, decider: Decider, headers: Iterable[str]) -> None:
         self._decider = decider
         self._headers = frozenset(headers)
-
-    @property
-    def remembered(self) -> bool:
-        """Whether any are remembered at all."""
-        return self._decider.remembers
+        self.remembered = decider.remembers
 
     def key_of(self, request: Message, key: Key, what: str) -> Key | None:
         """Give another key of a request that has one: as the message is now, in one order of its parts. ``what`` is what differs.
@@ -87,7 +85,9 @@ class Replies:
         return (f"{method}, {what}", request.SerializeToString(deterministic=True), *headers)
 
     def key(self, method: str, request: bytes, metadata: Iterable[tuple[str, str | bytes]]) -> Key:
-        """Give the key of a request: all that its answer may depend on."""
+        """Give the key of a request: all that its answer may depend on. Where nothing is remembered, it is empty."""
+        if not self.remembered:
+            return ()
         headers = self._headers
         return (method, request, *[entry for entry in metadata if entry[0] in headers])
 
@@ -97,16 +97,21 @@ class Replies:
 
     def keep(self, key: Key, reply: Reply) -> tuple[Reply, int]:
         """Remember the reply to a request, if it may be given again. Gives it back, and the moment."""
-        _, request, *headers = key
-        # a token is kept once more, with what it was checked with
-        metadata = 2 * sum([len(value) for _, value in headers])
-        self._decider.remember(key, reply, _BYTES + reply.size + len(request) + metadata)
+        if key:
+            _, request, *headers = key
+            # a token is kept once more, with what it was checked with
+            metadata = 2 * sum([len(value) for _, value in headers])
+            self._decider.remember(key, reply, _BYTES + reply.size + len(request) + metadata)
         return reply, self._decider.clock()
 
 
 def counted(decisions: Iterable[Decision]) -> Counts:
     """Count decisions by their effect and code."""
-    return Counter([(decision.effect, decision.code) for decision in decisions])
+    counts: dict[tuple[str, str], int] = {}
+    for decision in decisions:
+        kind = decision.effect, decision.code
+        counts[kind] = counts.get(kind, 0) + 1
+    return counts
 
 
 def written(reply: Reply, now: int, decision_id: str) -> bytes:
@@ -171,10 +176,7 @@ def listed(response: pb_service.FilterToolsResponse) -> tuple[Write, int]:
 def _known(held: Held[Decision], tenant_id: str) -> bytes:
     """Give a decision without what is new. It is written once for all the responses that it is given in."""
     if not held.wire:
-        message = pb.Decision(tenant_id=tenant_id)
-        translate.write_decision(message, held.answer, "", held.answer.as_of)
-        message.ClearField("age")
-        held.wire = message.SerializeToString()
+        held.wire = translate.decision_message(held.answer, tenant_id).SerializeToString()
     return held.wire
 
 

@@ -16,7 +16,7 @@ from sidecar.engine.keys import ALL_PARTS, key_of_item, key_of_tools, keys_of_it
 from sidecar.model import Action, Identity, Item, Principal, Question, Resource, Tenant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from sidecar.engine.cache import DecisionCache, Epoch
     from sidecar.engine.coalesce import PolicyEngine
@@ -77,25 +77,15 @@ class Answers:
 
     def decide(self, question: Question, asking: Asking) -> Held[Decision]:
         """Answer a question about one item."""
-
-        def ask() -> Decision:
-            asked = translate.single_input(question, asking.now, self._settings)
-            return self.coalescer.ask(asked, asking.decision_id, asking.deadline)
-
         if self._cache is None:
-            return Held(ask())
-        return self._answer(self._cache, key_of_item(question), ask, asking)
+            return Held(self._ask_one(question, asking))
+        return self._answer(self._cache, question, key_of_item(question), self._ask_one, asking)
 
     def filter_tools(self, question: Question, asking: Asking) -> Held[Listing]:
         """Say which tools may be called at all."""
-
-        def ask() -> Listing:
-            body = translate.items_query(question, asking.decision_id, asking.now, self._settings)
-            return translate.tools_answer(*self._engine.query(TOOLS, body, asking.deadline), len(question.items))
-
         if self._cache is None:
-            return Held(ask())
-        return self._answer(self._cache, key_of_tools(question), ask, asking)
+            return Held(self._ask_tools(question, asking))
+        return self._answer(self._cache, question, key_of_tools(question), self._ask_tools, asking)
 
     def decide_batch(self, question: Question, asking: Asking) -> Sequence[Held[Decision]]:
         """Answer a question about many items, all under one revision."""
@@ -142,6 +132,14 @@ class Answers:
         body = translate.single_query(PROBE, asking.decision_id, asking.now, self._settings)
         return self._hearing(lambda: translate.decision_answer(*self._engine.query(AUTHORIZE, body, asking.deadline)))
 
+    def _ask_one(self, question: Question, asking: Asking) -> Decision:
+        asked = translate.single_input(question, asking.now, self._settings)
+        return self.coalescer.ask(asked, asking.decision_id, asking.deadline)
+
+    def _ask_tools(self, question: Question, asking: Asking) -> Listing:
+        body = translate.items_query(question, asking.decision_id, asking.now, self._settings)
+        return translate.tools_answer(*self._engine.query(TOOLS, body, asking.deadline), len(question.items))
+
     def _hearing(self, ask: Callable[[], _Heard]) -> _Heard:
         cache = self._cache
         if cache is None:
@@ -154,19 +152,20 @@ class Answers:
     def _answer(
         self,
         cache: DecisionCache,
+        question: Question,
         key: Key,
-        ask: Callable[[], _Answer],
+        ask: Callable[[Question, Asking], _Answer],
         asking: Asking,
     ) -> Held[_Answer]:
         """Give what is remembered, or what others are being answered who ask the same, or ask."""
         came = self._come(cache, asking)
         epoch = cache.epoch
-        held, parts = _recall(cache, key, came, asking)
+        held, whole = _recall(cache, key, came, asking)
         if held is not None:
             cache.count(1, 0)
             return held
         # What it depends on may not be known yet; then those ask the same whose questions are the same in every part.
-        same = key.with_parts(ALL_PARTS if parts is None else parts)
+        same = key.with_parts(ALL_PARTS) if whole is None else whole
         flight, own = cache.board(epoch, same)
         if not own:
             held = flight.wait(asking.deadline - time.monotonic())
@@ -175,7 +174,7 @@ class Answers:
                 return held
         try:
             began = cache.clock()
-            answer = ask()
+            answer = ask(question, asking)
             cache.heard(epoch, began, answer.revision)
             held = self._keep(cache, epoch, key, answer, asking.now)
             if own:
@@ -227,17 +226,17 @@ class Answers:
 
 def _recall(
     cache: DecisionCache, key: Key, came: float, asking: Asking
-) -> tuple[Held[Any] | None, Sequence[Part] | None]:
-    """Give what is remembered under a key, and which parts of the request it depends on, if that is known."""
-    found, parts = cache.get(key.about, came), ()
+) -> tuple[Held[Any] | None, tuple[Hashable, ...] | None]:
+    """Give what is remembered under a key, and the key with all that it depends on, if that is known."""
+    found, whole = cache.get(key.about, came), key.about
     if found is None:
         return None, None
     if not isinstance(found, Held):
-        parts = found
-        found = cache.get(key.with_parts(parts), came)
+        whole = key.with_parts(found)
+        found = cache.get(whole, came)
     if found is not None and not may_be_given(found.lease, asking.now, asking.oldest):
         found = None
-    return found, parts
+    return found, whole
 
 
 def _is_of(held: Held[Any] | None, epoch: Epoch) -> bool:

@@ -77,16 +77,19 @@ class Coalescer:
 
     def ask(self, question: bytes, decision_id: str, deadline: float) -> Decision:
         """Have a question decided, which is written as OPA's input. Raises ``EngineError`` or ``DeadlineExceededError``."""
-        waiting = _Waiting(question, decision_id, deadline)
         with self._lock:
             at_once = self._under_way < _UNDER_WAY or self._most == 1
             if at_once:
                 self._under_way += 1
-                waiting.batch = [waiting]
             else:
+                waiting = _Waiting(question, decision_id, deadline)
                 self._queue.append(waiting)
-        if not at_once:
-            self._await(waiting)
+        if at_once:
+            try:
+                return self._ask_alone(question, decision_id, deadline)
+            finally:
+                self._hand_on(1)
+        self._await(waiting)
         if waiting.batch:
             return self._lead(waiting)
         return self._read(waiting)
@@ -96,7 +99,7 @@ class Coalescer:
         batch = waiting.batch
         try:
             if len(batch) == 1:
-                return self._ask_alone(waiting)
+                return self._ask_alone(waiting.question, waiting.decision_id, waiting.deadline)
             with working_for((*waiting.calls, *(call for one in batch if one is not waiting for call in one.calls))):
                 self._ask_together(batch, waiting.deadline)
         finally:
@@ -109,12 +112,12 @@ class Coalescer:
     def _read(self, waiting: _Waiting) -> Decision:
         """Read the answer that came; ask alone if none did."""
         if waiting.answer is None:
-            return self._ask_alone(waiting)
+            return self._ask_alone(waiting.question, waiting.decision_id, waiting.deadline)
         return translate.one_of_many(waiting.answer)
 
-    def _ask_alone(self, waiting: _Waiting) -> Decision:
-        body = translate.query_of(waiting.question, waiting.decision_id)
-        return translate.decision_answer(*self._engine.query(AUTHORIZE, body, waiting.deadline))
+    def _ask_alone(self, question: bytes, decision_id: str, deadline: float) -> Decision:
+        body = translate.query_of(question, decision_id)
+        return translate.decision_answer(*self._engine.query(AUTHORIZE, body, deadline))
 
     def _ask_together(self, batch: Sequence[_Waiting], deadline: float) -> None:
         try:
@@ -131,10 +134,10 @@ class Coalescer:
         """Let those who have queued up go, as a query of that many questions has ended."""
         with self._lock:
             self.sizes[size] += 1
-            batch = self._take(self._most)
-            if not batch:
+            if not self._queue:
                 self._under_way -= 1
                 return
+            batch = self._take(self._most)
             leader = max(batch, key=lambda one: one.deadline)
             leader.batch = batch
         leader.turn.release()

@@ -57,6 +57,7 @@ class Remembered(Protocol):
 
 _Answer = TypeVar("_Answer")
 _Dated = Decision | Listing | Found
+_One = TypeVar("_One", bound=_Dated)
 
 
 class Decider:
@@ -105,32 +106,16 @@ class Decider:
 
     def decide_held(self, question: Question, decision_id: str, deadline: float) -> Held[Decision]:
         """Do as ``decide`` does, and say for how long the decision holds."""
-
-        def ask(asking: Asking) -> tuple[Held[Decision], _Dated]:
-            held = self._answers.decide(question, asking)
-            return held, held.answer
-
-        held, now = self._ask(question, decision_id, deadline, ask)
-        return self._guard(held, now)
+        return self._guard(*self._ask(question, decision_id, deadline, self._answers.decide, _answer_of))
 
     def decide_batch_held(self, question: Question, decision_id: str, deadline: float) -> tuple[Held[Decision], ...]:
         """Do as ``decide_batch`` does, and say for how long each decision holds."""
-
-        def ask(asking: Asking) -> tuple[Sequence[Held[Decision]], _Dated]:
-            held = self._answers.decide_batch(question, asking)
-            return held, min([one.answer for one in held], key=lambda decision: decision.as_of)
-
-        held, now = self._ask(question, decision_id, deadline, ask)
+        held, now = self._ask(question, decision_id, deadline, self._answers.decide_batch, _oldest_of)
         return tuple([self._guard(one, now) for one in held])
 
     def filter_tools_held(self, question: Question, decision_id: str, deadline: float) -> Held[Listing]:
         """Do as ``filter_tools`` does, and say for how long the listing holds."""
-
-        def ask(asking: Asking) -> tuple[Held[Listing], _Dated]:
-            held = self._answers.filter_tools(question, asking)
-            return held, held.answer
-
-        held, now = self._ask(question, decision_id, deadline, ask)
+        held, now = self._ask(question, decision_id, deadline, self._answers.filter_tools, _answer_of)
         listing = held.answer
         stale = self._staleness(listing.as_of, listing.max_staleness_seconds, now)
         if stale is None:
@@ -148,11 +133,11 @@ class Decider:
     ) -> Found:
         """Say for which of the subjects, resources or actions that the registry names it is an ALLOW. Raises as ``decide``."""
 
-        def ask(asking: Asking) -> tuple[Found, _Dated]:
-            found = self._answers.search(kind, question, search, asking)
-            return found, found
+        def ask(question: Question, asking: Asking) -> Held[Found]:
+            return Held(self._answers.search(kind, question, search, asking))
 
-        found, now = self._ask(question, decision_id, deadline, ask)
+        held, now = self._ask(question, decision_id, deadline, ask, _answer_of)
+        found = held.answer
         if self._staleness(found.as_of, found.max_staleness_seconds, now) is None:
             return found
         return replace(found, found=(), next="")
@@ -237,16 +222,23 @@ class Decider:
         return 0 if self._served is None else self._served.as_of
 
     def _ask(
-        self, question: Question, decision_id: str, deadline: float, ask: Callable[[Asking], tuple[_Answer, _Dated]]
+        self,
+        question: Question,
+        decision_id: str,
+        deadline: float,
+        ask: Callable[[Question, Asking], _Answer],
+        dated_of: Callable[[_Answer], _Dated],
     ) -> tuple[_Answer, int]:
         """Ask, and once more after a wait if the answer is from an older registry than the question wants.
 
-        Gives the moment of asking too. Raises ``RevisionTooOldError`` or ``RevisionRolledBackError``.
+        ``dated_of`` gives what of an answer is from the oldest registry. Gives the moment of asking too. Raises
+        ``RevisionTooOldError`` or ``RevisionRolledBackError``.
         """
         served = self._served
         for wait in (self.wait, None):
             now, floor = self.clock(), self._floor()
-            answer, dated = ask(Asking(decision_id, deadline, now, max(floor, question.min_as_of)))
+            answer = ask(question, Asking(decision_id, deadline, now, max(floor, question.min_as_of)))
+            dated = dated_of(answer)
             revision, as_of = dated.revision, dated.as_of
             self._check_floor(revision, as_of, floor)
             if as_of >= question.min_as_of:
@@ -265,3 +257,11 @@ class Decider:
             behind = (floor - as_of) / MICROSECONDS
             msg = f"OPA decides under revision {revision}, {behind:.3f} s older than one that has been served"
             raise RevisionRolledBackError(msg)
+
+
+def _answer_of(held: Held[_One]) -> _One:
+    return held.answer
+
+
+def _oldest_of(held: Sequence[Held[Decision]]) -> Decision:
+    return min([one.answer for one in held], key=lambda decision: decision.as_of)

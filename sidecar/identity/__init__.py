@@ -68,4 +68,4 @@ class Asserted:
 
 def named_tenants(metadata: Mapping[str, Sequence[str]], headers: Sequence[str]) -> tuple[str, ...]:
     """List the tenants that the metadata names, in the order of ``headers``."""
-    return tuple(tenant for header in headers for tenant in metadata.get(header, ()))
+    return tuple([tenant for header in headers for tenant in metadata.get(header, ())])
