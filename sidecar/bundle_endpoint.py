@@ -18,6 +18,7 @@ import stat
 import time
 import weakref
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -77,7 +78,7 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 class _Files:
     """The files that are handed out, and what waits for them to change. Lives in the loop of the server.
 
-    ``given`` are the SHA-256 of those that were handed out last, by name.
+    ``given`` tells, by name, which was handed out last: its SHA-256, and the moment before.
     """
 
     def __init__(self, find: Callable[[str], Path]) -> None:
@@ -85,7 +86,7 @@ class _Files:
         self._versions: dict[str, _Version] = {}
         self._changed = asyncio.Event()
         self._faults: dict[str, str] = {}
-        self.given: dict[str, str] = {}
+        self.given: dict[str, tuple[str, datetime]] = {}
         self.closing = False
 
     def look(self) -> None:
@@ -135,8 +136,8 @@ class _Files:
 class Reports(Protocol):
     """What takes the status that OPA posts."""
 
-    def __call__(self, body: bytes, given: Mapping[str, str], /) -> None:
-        """Take one. ``given`` are the SHA-256 of the files that were handed out last, by name."""
+    def __call__(self, body: bytes, given: Mapping[str, tuple[str, datetime]], /) -> None:
+        """Take one. ``given`` tells, by name, which file was handed out last: its SHA-256, and the moment before."""
 
 
 def _application(files: _Files, token: str | None, reports: Reports | None) -> Starlette:
@@ -156,7 +157,7 @@ def _application(files: _Files, token: str | None, reports: Reports | None) -> S
         headers["etag"] = version.etag
         if version.etag == known:
             return Response(status_code=304, headers=headers)
-        files.given[name] = version.digest
+        files.given[name] = version.digest, datetime.now(UTC)
         headers["content-length"] = str(version.size)
         return StreamingResponse(version.chunks(), headers=headers)
 

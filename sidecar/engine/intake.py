@@ -22,6 +22,7 @@ import hashlib
 import os
 import threading
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -206,8 +207,11 @@ class Intake:
             if thread.is_alive():
                 thread.join(max(0.0, end - time.monotonic()))
 
-    def note(self, body: bytes, given: Mapping[str, str]) -> None:
-        """Take what OPA's status plugin says about its bundles. ``given`` are the SHA-256 of the files it got last, by name."""
+    def note(self, body: bytes, given: Mapping[str, tuple[str, datetime]]) -> None:
+        """Take what OPA's status plugin says about its bundles.
+
+        ``given`` tells, by name, which file it was given last: its SHA-256, and the moment before.
+        """
         try:
             report = msgspec.json.decode(body, type=_Report)
         except msgspec.DecodeError as fault:
@@ -216,16 +220,16 @@ class Intake:
         with self._lock:
             before = self._states.copy()
             for kind, name in FILES.items():
-                self._note(kind, report.bundles.get(kind, _Found()), given.get(name, ""))
+                self._note(kind, report.bundles.get(kind, _Found()), given.get(name))
             self._release()
             changed = before != self._states
         if changed:
             self._on_change()
 
-    def _note(self, kind: str, found: _Found, given: str) -> None:
+    def _note(self, kind: str, found: _Found, given: tuple[str, datetime] | None) -> None:
         offer = self._offers[kind]
         known = offer.refused
-        if offer.hear(found.active_revision, given, complains=bool(found.message)):
+        if offer.hear(found.active_revision, found.about(given), complains=bool(found.message)):
             self._hand_on()
         self._set(kind, active=found.active_revision)
         if not offer.refused:
@@ -394,6 +398,15 @@ class _Found(Struct):
     active_revision: str = ""
     message: str = ""
     errors: tuple[_Error, ...] = ()
+    last_request: datetime | None = None
+
+    def about(self, given: tuple[str, datetime] | None) -> str:
+        """Give the SHA-256 of the file that it is about, of what OPA was given last; none if OPA had not looked at that yet.
+
+        A report may come late, when OPA has been given the next file already, which is not to blame for the one before.
+        """
+        digest, at = given or ("", None)
+        return "" if at is not None and self.last_request is not None and self.last_request < at else digest
 
     @property
     def fault(self) -> str:

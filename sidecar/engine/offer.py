@@ -74,7 +74,7 @@ class Offer:
     def hear(self, active: str, given: str, *, complains: bool) -> bool:
         """Hear which revision OPA has in force, and whether it complains; tell whether it is offered another file now.
 
-        A complaint may be late. It is about what is offered if that is what OPA was ``given`` last, by its SHA-256.
+        A complaint may be late. It is about what is offered if that is the file, by its SHA-256, that OPA was ``given`` before.
         """
         offered = self.offered
         newest, before = self.newest, self.before

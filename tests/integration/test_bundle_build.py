@@ -689,7 +689,9 @@ def test_rego_beside_the_folders_of_the_extensions_is_no_extension(export: Path,
     stray = custom / "holidays.rego"
     stray.write_text("package custom.holidays\n\ndeny := set()\n")
 
-    with pytest.raises(BundleError, match=rf"{stray}: an extension is a folder; move it to {custom}/holidays/holidays.rego"):
+    with pytest.raises(
+        BundleError, match=rf"{stray}: an extension is a folder; move it to {custom}/holidays/holidays.rego"
+    ):
         _build(export, tmp_path / "bundle.tar.gz", custom)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,6 +155,27 @@ def _older_base(publisher: Publisher) -> tuple[Path, Path]:
     publisher.base(0)
     away = publisher.folder.rename(publisher.folder.with_name("away"))
     return away / "base.tar.gz", publisher.folder.with_name("state") / "bundles" / "base.tar.gz"
+
+
+@pytest.mark.parametrize(("seconds", "offered"), [(-0.001, "base.tar.gz"), (0.001, "before-base.tar.gz")])
+def test_a_complaint_that_comes_late_is_not_about_the_file_that_was_given_meanwhile(
+    publisher: Publisher, seconds: float, offered: str
+) -> None:
+    kept = publisher.folder.with_name("bundles")
+    kept.mkdir()
+    for number, name in enumerate(("before-base.tar.gz", "base.tar.gz")):
+        publisher.base(number)
+        (publisher.folder / "base.tar.gz").rename(kept / name)
+    assert publisher.key is not None
+    intake = Intake(DirectorySource(publisher.folder, 1.0), kept, public_keys([publisher.key.public]))
+    intake.load()
+    digest, given = hashlib.sha256((kept / "base.tar.gz").read_bytes()).hexdigest(), datetime.now(UTC)
+    complained = (given + timedelta(seconds=seconds)).isoformat()
+    found = {"active_revision": revision(0), "message": "cannot be compiled", "last_request": complained}
+
+    intake.note(json.dumps({"bundles": {"base": found}}).encode(), {"base.tar.gz": (digest, given)})
+
+    assert intake.offered("base.tar.gz").name == offered
 
 
 @contextmanager
