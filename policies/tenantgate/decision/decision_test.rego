@@ -491,6 +491,7 @@ test_no_decision_on_a_malformed_request[path] if {
 		"/arguments",
 	]
 	not testing.decide_under(testing.registry_of([_allow]), json.remove(testing.request, [path]))
+	not testing.decide_under(_at_a_glance, json.remove(testing.request_with(_about("t:one")), [path]))
 }
 
 test_only_the_caller_can_say_what_it_carries_out if {
@@ -498,8 +499,8 @@ test_only_the_caller_can_say_what_it_carries_out if {
 	not testing.decide_under(testing.registry_of([_with_approval]), asked).effect == "ALLOW"
 }
 
-# What is decided at a glance: a tool of the shared catalogue, an agent that acts for a member directly, rules that allow whatever is
-# asked. Each case changes the registry or the request.
+# What is decided at a glance: a tool of the shared catalogue, an agent that acts for a member directly, rules that nothing but time may
+# turn. Each case changes the registry or the request.
 _at_a_glance := object.union(
 	testing.registry_with("globex", {
 		"terms": {"membership": "REQUIRED", "agents": true},
@@ -517,6 +518,8 @@ _at_a_glance := object.union(
 			testing.rule("c", "ALLOW", {"reason": "because"}),
 			testing.rule("d", "DENY", {}),
 			testing.rule("e", "ALLOW", {"obligations": [_log]}),
+			testing.rule("f", "ALLOW", {"narrowing": ["not_after"], "not_after": 3000}),
+			_if_small,
 		],
 		"exact": {"TOOL": {
 			"t:one": [0],
@@ -524,6 +527,8 @@ _at_a_glance := object.union(
 			"t:three": [2, 1],
 			"t:denied": [0, 3],
 			"t:demanding": [0, 4],
+			"t:timed": [5],
+			"t:small": [6],
 			"t:own": [0],
 			"t:own-off": [0],
 			"t:off": [0],
@@ -540,7 +545,21 @@ _at_a_glance := object.union(
 	}),
 	{"shared": {"resources": testing.catalogue({"TOOL": object.union(
 		{id: {"access": "READ"} |
-			some id in ["t:one", "t:two", "t:three", "t:denied", "t:demanding", "t:own", "t:own-off", "t:g", "t:glob", "t:h", "t:none"]
+			some id in [
+				"t:one",
+				"t:two",
+				"t:three",
+				"t:denied",
+				"t:demanding",
+				"t:timed",
+				"t:small",
+				"t:own",
+				"t:own-off",
+				"t:g",
+				"t:glob",
+				"t:h",
+				"t:none",
+			]
 		},
 		{
 			"t:off": {"access": "READ", "status": "SUSPENDED"},
@@ -559,6 +578,14 @@ test_as_by_the_whole_table[name] if {
 		"the first of two rules, in whatever order they are named": [_about("t:three"), "ALLOWED", `with "quotes" and \`],
 		"a DENY rule beside": [_about("t:denied"), "DENIED_BY_RULE", "d"],
 		"an obligation beside": [_about("t:demanding"), "OBLIGATION_UNSUPPORTED", "e"],
+		"a rule with an end to come": [_about("t:timed"), "ALLOWED", "f"],
+		"a rule that has ended": [object.union(_about("t:timed"), {"time": 3000}), "NO_MATCHING_RULE", ""],
+		"a condition that holds": [object.union(_about("t:small"), {"arguments": {"amount": 500}}), "ALLOWED", "if-small"],
+		"a condition that fails": [
+			object.union(_about("t:small"), {"arguments": {"amount": 501}}),
+			"CONDITION_NOT_MET",
+			"if-small",
+		],
 		"one glob": [_about("t:g"), "ALLOWED", "c"],
 		"two globs, of which one begins like the other": [_about("t:glob"), "ALLOWED", `with "quotes" and \`],
 		"two globs that begin alike": [_about("t:h"), "DENIED_BY_RULE", "d"],
@@ -580,6 +607,7 @@ test_as_by_the_whole_table[name] if {
 			"a",
 		],
 		"an agent that may hold no scope": [{"principal": {"id": "agent:poor"}}, "SCOPE_INSUFFICIENT", ""],
+		"an agent that may not hold the scope": [{"principal": {"id": "agent:writer"}}, "SCOPE_INSUFFICIENT", ""],
 		"no scope": [{"scopes": []}, "SCOPE_INSUFFICIENT", ""],
 		"an agent that is suspended": [{"principal": {"id": "agent:old"}}, "DELEGATION_INVALID", ""],
 		"no agent of the tenant": [{"principal": {"id": "agent:none"}}, "DELEGATION_INVALID", ""],
@@ -619,14 +647,16 @@ test_as_by_the_whole_table_under_another_registry[name] if {
 			{"code": "RESOURCE_SUSPENDED", "revision": overlay.meta.revision},
 		],
 		"with an overlay that suspends the tenant": [
-			{"overlay": {
-				"meta": overlay.meta,
-				"tenants": {"globex": object.union(_at_a_glance.tenants.globex, {"terms": {
-					"status": "SUSPENDED",
-					"version": overlay.meta.since,
-				}})},
-			}},
+			{"overlay": _overlay_of_globex({"terms": {"status": "SUSPENDED"}})},
 			{"code": "TENANT_SUSPENDED", "revision": overlay.meta.revision},
+		],
+		"with an overlay in which the tenant sets a bound": [
+			{"overlay": _overlay_of_globex({"terms": {"max_staleness_seconds": 7}})},
+			{"code": "ALLOWED", "max_staleness_seconds": 7, "revision": overlay.meta.revision},
+		],
+		"with an overlay in which the tenant shuts off the tool": [
+			{"overlay": _overlay_of_globex({"resources": off})},
+			{"code": "RESOURCE_SUSPENDED", "revision": overlay.meta.revision},
 		],
 		"with an overlay beside another base": [
 			{"overlay": object.union(overlay, {"meta": {"base": "another"}})},
@@ -643,6 +673,12 @@ test_as_by_the_whole_table_under_another_registry[name] if {
 	decision == table.judge(asked) with data.registry as layers with input as asked
 	testing.has(decision, wanted)
 }
+
+_overlay_of_globex(changes) := testing.overlay_of({"globex": object.union_n([
+	_at_a_glance.tenants.globex,
+	{"terms": {"version": testing.registry.meta.as_of}},
+	changes,
+])})
 
 # What could not be decided is not decided for being explained.
 test_no_explained_decision_on_a_malformed_request[path] if {
