@@ -499,8 +499,8 @@ test_only_the_caller_can_say_what_it_carries_out if {
 	not testing.decide_under(testing.registry_of([_with_approval]), asked).effect == "ALLOW"
 }
 
-# What is decided at a glance: a tool of the shared catalogue, an agent that acts for a member directly, rules that nothing but time may
-# turn. Each case changes the registry or the request.
+# What is decided at a glance: a tool of the shared catalogue, an agent that acts for a member directly, rules that allow whatever is
+# asked. Each case changes the registry or the request.
 _at_a_glance := object.union(
 	testing.registry_with("globex", {
 		"terms": {"membership": "REQUIRED", "agents": true},
@@ -518,8 +518,6 @@ _at_a_glance := object.union(
 			testing.rule("c", "ALLOW", {"reason": "because"}),
 			testing.rule("d", "DENY", {}),
 			testing.rule("e", "ALLOW", {"obligations": [_log]}),
-			testing.rule("f", "ALLOW", {"narrowing": ["not_after"], "not_after": 3000}),
-			_if_small,
 		],
 		"exact": {"TOOL": {
 			"t:one": [0],
@@ -527,8 +525,6 @@ _at_a_glance := object.union(
 			"t:three": [2, 1],
 			"t:denied": [0, 3],
 			"t:demanding": [0, 4],
-			"t:timed": [5],
-			"t:small": [6],
 			"t:own": [0],
 			"t:own-off": [0],
 			"t:off": [0],
@@ -545,21 +541,7 @@ _at_a_glance := object.union(
 	}),
 	{"shared": {"resources": testing.catalogue({"TOOL": object.union(
 		{id: {"access": "READ"} |
-			some id in [
-				"t:one",
-				"t:two",
-				"t:three",
-				"t:denied",
-				"t:demanding",
-				"t:timed",
-				"t:small",
-				"t:own",
-				"t:own-off",
-				"t:g",
-				"t:glob",
-				"t:h",
-				"t:none",
-			]
+			some id in ["t:one", "t:two", "t:three", "t:denied", "t:demanding", "t:own", "t:own-off", "t:g", "t:glob", "t:h", "t:none"]
 		},
 		{
 			"t:off": {"access": "READ", "status": "SUSPENDED"},
@@ -578,14 +560,6 @@ test_as_by_the_whole_table[name] if {
 		"the first of two rules, in whatever order they are named": [_about("t:three"), "ALLOWED", `with "quotes" and \`],
 		"a DENY rule beside": [_about("t:denied"), "DENIED_BY_RULE", "d"],
 		"an obligation beside": [_about("t:demanding"), "OBLIGATION_UNSUPPORTED", "e"],
-		"a rule with an end to come": [_about("t:timed"), "ALLOWED", "f"],
-		"a rule that has ended": [object.union(_about("t:timed"), {"time": 3000}), "NO_MATCHING_RULE", ""],
-		"a condition that holds": [object.union(_about("t:small"), {"arguments": {"amount": 500}}), "ALLOWED", "if-small"],
-		"a condition that fails": [
-			object.union(_about("t:small"), {"arguments": {"amount": 501}}),
-			"CONDITION_NOT_MET",
-			"if-small",
-		],
 		"one glob": [_about("t:g"), "ALLOWED", "c"],
 		"two globs, of which one begins like the other": [_about("t:glob"), "ALLOWED", `with "quotes" and \`],
 		"two globs that begin alike": [_about("t:h"), "DENIED_BY_RULE", "d"],
@@ -679,6 +653,45 @@ _overlay_of_globex(changes) := testing.overlay_of({"globex": object.union_n([
 	{"terms": {"version": testing.registry.meta.as_of}},
 	changes,
 ])})
+
+# Rules of every kind decide at a glance as they do by the whole table, which is gone through where the catalogue says more of a tool
+# than its access.
+test_rules_decide_at_a_glance[name] if {
+	some name, [rules, changes, code] in {
+		"one that allows": [[_allow], {}, "ALLOWED"],
+		"one that denies": [[_deny], {}, "DENIED_BY_RULE"],
+		"one that denies by a condition that holds": [[_unless_small], {"arguments": {"amount": 501}}, "DENIED_BY_RULE"],
+		"one that denies by a condition that cannot be evaluated": [[_allow, _unless_small], {}, "DENIED_BY_RULE"],
+		"one that denies by a condition that fails": [[_unless_small], {"arguments": {"amount": 1}}, "NO_MATCHING_RULE"],
+		"one that allows by a condition that holds": [[_if_small], {"arguments": {"amount": 1}}, "ALLOWED"],
+		"one that allows by a condition that fails": [[_if_small], {"arguments": {"amount": 501}}, "CONDITION_NOT_MET"],
+		"one that allows by a condition that cannot be evaluated": [[_if_small], {}, "CONDITION_NOT_MET"],
+		"one that demands what the caller cannot do": [[_with_approval], {}, "OBLIGATION_UNSUPPORTED"],
+		"one that demands what the caller can do": [[_with_approval], {"accepts": ["REQUIRE_APPROVAL"]}, "ALLOWED"],
+		"one about another action": [[_reading], {}, "NO_MATCHING_RULE"],
+		"one about another action, and one that allows": [[_reading, _allow], {}, "ALLOWED"],
+		"one with an end to come": [[_until(3000)], {}, "ALLOWED"],
+		"one with an end that is past": [[_until(10)], {}, "NO_MATCHING_RULE"],
+		"one that allows, and one with an end to come": [[_allow, _until(3000)], {}, "ALLOWED"],
+	}
+	bare := object.union(
+		testing.registry_with("globex", {
+			"terms": {"membership": "REQUIRED", "agents": true},
+			"members": {"alice": {"status": "ACTIVE"}},
+			"agents": {"agent:order-bot": {"scopes": ["tools:read"], "status": "ACTIVE"}},
+			"rules": rules,
+			"exact": {"TOOL": {"agent:tool:order-lookup": [i | some i, _ in rules]}},
+		}),
+		{"shared": {"resources": testing.catalogue({"TOOL": {"agent:tool:order-lookup": {"access": "READ"}}})}},
+	)
+	decision := testing.decide_under(bare, testing.request_with(changes))
+	decision == testing.decide(rules, changes)
+	decision.code == code
+}
+
+_reading := testing.rule("reading", "ALLOW", {"narrowing": ["actions"], "actions": ["read"]})
+
+_until(moment) := testing.rule("until", "ALLOW", {"narrowing": ["not_after"], "not_after": moment})
 
 # What could not be decided is not decided for being explained.
 test_no_explained_decision_on_a_malformed_request[path] if {
