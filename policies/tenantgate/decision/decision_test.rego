@@ -491,6 +491,7 @@ test_no_decision_on_a_malformed_request[path] if {
 		"/arguments",
 	]
 	not testing.decide_under(testing.registry_of([_allow]), json.remove(testing.request, [path]))
+	not testing.decide_under(_at_a_glance, json.remove(testing.request_with(_about("t:one")), [path]))
 }
 
 test_only_the_caller_can_say_what_it_carries_out if {
@@ -580,6 +581,7 @@ test_as_by_the_whole_table[name] if {
 			"a",
 		],
 		"an agent that may hold no scope": [{"principal": {"id": "agent:poor"}}, "SCOPE_INSUFFICIENT", ""],
+		"an agent that may not hold the scope": [{"principal": {"id": "agent:writer"}}, "SCOPE_INSUFFICIENT", ""],
 		"no scope": [{"scopes": []}, "SCOPE_INSUFFICIENT", ""],
 		"an agent that is suspended": [{"principal": {"id": "agent:old"}}, "DELEGATION_INVALID", ""],
 		"no agent of the tenant": [{"principal": {"id": "agent:none"}}, "DELEGATION_INVALID", ""],
@@ -619,14 +621,16 @@ test_as_by_the_whole_table_under_another_registry[name] if {
 			{"code": "RESOURCE_SUSPENDED", "revision": overlay.meta.revision},
 		],
 		"with an overlay that suspends the tenant": [
-			{"overlay": {
-				"meta": overlay.meta,
-				"tenants": {"globex": object.union(_at_a_glance.tenants.globex, {"terms": {
-					"status": "SUSPENDED",
-					"version": overlay.meta.since,
-				}})},
-			}},
+			{"overlay": _overlay_of_globex({"terms": {"status": "SUSPENDED"}})},
 			{"code": "TENANT_SUSPENDED", "revision": overlay.meta.revision},
+		],
+		"with an overlay in which the tenant sets a bound": [
+			{"overlay": _overlay_of_globex({"terms": {"max_staleness_seconds": 7}})},
+			{"code": "ALLOWED", "max_staleness_seconds": 7, "revision": overlay.meta.revision},
+		],
+		"with an overlay in which the tenant shuts off the tool": [
+			{"overlay": _overlay_of_globex({"resources": off})},
+			{"code": "RESOURCE_SUSPENDED", "revision": overlay.meta.revision},
 		],
 		"with an overlay beside another base": [
 			{"overlay": object.union(overlay, {"meta": {"base": "another"}})},
@@ -643,6 +647,51 @@ test_as_by_the_whole_table_under_another_registry[name] if {
 	decision == table.judge(asked) with data.registry as layers with input as asked
 	testing.has(decision, wanted)
 }
+
+_overlay_of_globex(changes) := testing.overlay_of({"globex": object.union_n([
+	_at_a_glance.tenants.globex,
+	{"terms": {"version": testing.registry.meta.as_of}},
+	changes,
+])})
+
+# Rules of every kind decide at a glance as they do by the whole table, which is gone through where the catalogue says more of a tool
+# than its access.
+test_rules_decide_at_a_glance[name] if {
+	some name, [rules, changes, code] in {
+		"one that allows": [[_allow], {}, "ALLOWED"],
+		"one that denies": [[_deny], {}, "DENIED_BY_RULE"],
+		"one that denies by a condition that holds": [[_unless_small], {"arguments": {"amount": 501}}, "DENIED_BY_RULE"],
+		"one that denies by a condition that cannot be evaluated": [[_allow, _unless_small], {}, "DENIED_BY_RULE"],
+		"one that denies by a condition that fails": [[_unless_small], {"arguments": {"amount": 1}}, "NO_MATCHING_RULE"],
+		"one that allows by a condition that holds": [[_if_small], {"arguments": {"amount": 1}}, "ALLOWED"],
+		"one that allows by a condition that fails": [[_if_small], {"arguments": {"amount": 501}}, "CONDITION_NOT_MET"],
+		"one that allows by a condition that cannot be evaluated": [[_if_small], {}, "CONDITION_NOT_MET"],
+		"one that demands what the caller cannot do": [[_with_approval], {}, "OBLIGATION_UNSUPPORTED"],
+		"one that demands what the caller can do": [[_with_approval], {"accepts": ["REQUIRE_APPROVAL"]}, "ALLOWED"],
+		"one about another action": [[_reading], {}, "NO_MATCHING_RULE"],
+		"one about another action, and one that allows": [[_reading, _allow], {}, "ALLOWED"],
+		"one with an end to come": [[_until(3000)], {}, "ALLOWED"],
+		"one with an end that is past": [[_until(10)], {}, "NO_MATCHING_RULE"],
+		"one that allows, and one with an end to come": [[_allow, _until(3000)], {}, "ALLOWED"],
+	}
+	bare := object.union(
+		testing.registry_with("globex", {
+			"terms": {"membership": "REQUIRED", "agents": true},
+			"members": {"alice": {"status": "ACTIVE"}},
+			"agents": {"agent:order-bot": {"scopes": ["tools:read"], "status": "ACTIVE"}},
+			"rules": rules,
+			"exact": {"TOOL": {"agent:tool:order-lookup": [i | some i, _ in rules]}},
+		}),
+		{"shared": {"resources": testing.catalogue({"TOOL": {"agent:tool:order-lookup": {"access": "READ"}}})}},
+	)
+	decision := testing.decide_under(bare, testing.request_with(changes))
+	decision == testing.decide(rules, changes)
+	decision.code == code
+}
+
+_reading := testing.rule("reading", "ALLOW", {"narrowing": ["actions"], "actions": ["read"]})
+
+_until(moment) := testing.rule("until", "ALLOW", {"narrowing": ["not_after"], "not_after": moment})
 
 # What could not be decided is not decided for being explained.
 test_no_explained_decision_on_a_malformed_request[path] if {

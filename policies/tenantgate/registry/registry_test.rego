@@ -60,6 +60,19 @@ test_plain_id_with_braces if {
 	ids == {"/todos/{todoId}"}
 }
 
+# Globs are looked up by lines cut from the key; a line of the id is not where the key begins.
+test_no_rules_of_a_glob_that_a_later_line_begins_with if {
+	compiled := testing.registry_with("globex", {
+		"rules": [testing.rule("r", "ALLOW", {}), testing.rule("longer", "ALLOW", {})],
+		"globs": {"TOOL": {"t:": [{"rule": 0}], "t:longer-text": [{"rule": 1}]}},
+	})
+	ids := {id |
+		some id in ["t:x", "t:x\nTOOL\tt:", "\nTOOL\tt:", "\nTOOL\tt:longer-text"]
+		registry.rules("TOOL", id) != [] with data.registry.base as compiled with input as testing.request
+	}
+	ids == {"t:x", "t:x\nTOOL\tt:"}
+}
+
 test_rules_come_in_order_each_once if {
 	compiled := testing.registry_with("globex", {
 		"rules": [testing.rule(id, "ALLOW", {}) | some id in ["a", "b", "c"]],

@@ -31,6 +31,11 @@ test_narrowing[name][effect] if {
 		"a user who looks alike": [{"subjects": {"users": ["alice"]}}, {"subject": {"id": "\u0430lice"}}, "NARROWED_OUT"],
 		"a role": [{"subjects": {"roles": ["support"]}}, {"subject": {"roles": ["support"]}}, "APPLIES"],
 		"another role": [{"subjects": {"roles": ["support"]}}, {"subject": {"roles": ["support-lead"]}}, "NARROWED_OUT"],
+		"the second of two roles": [
+			{"subjects": {"roles": ["lead", "support"]}},
+			{"subject": {"roles": ["support"]}},
+			"APPLIES",
+		],
 		"no role": [{"subjects": {"roles": ["support"]}}, {}, "NARROWED_OUT"],
 		"a role that is the user's name": [{"subjects": {"roles": ["alice"]}}, {}, "NARROWED_OUT"],
 		"a user or a role, by the user": [{"subjects": {"users": ["alice"], "roles": ["support"]}}, {}, "APPLIES"],
@@ -112,12 +117,13 @@ test_roles_of_a_membership[name] if {
 	some name, [subject, verdict] in {
 		"a member": ["alice", "APPLIES"],
 		"a suspended member": ["carol", "NARROWED_OUT"],
-		"another member": ["bob", "NARROWED_OUT"],
+		"a member with another role": ["bob", "NARROWED_OUT"],
 		"no member": ["dave", "NARROWED_OUT"],
 	}
 	compiled := testing.registry_with("acme", {
 		"terms": {"membership": "OPTIONAL"},
-		"rules": [testing.rule("r", "ALLOW", {"narrowing": ["subjects"], "subjects": {"roles": ["support"]}})],
+		"members": {"bob": {"roles": ["billing"]}},
+		"rules": [testing.rule("r", "ALLOW", {"narrowing": ["subjects"], "subjects": {"roles": ["lead", "support"]}})],
 		"exact": {"TOOL": {"agent:tool:order-lookup": [0]}},
 	})
 	_verdicts(compiled, testing.request_of_acme({"subject": {"id": subject}})) == [verdict]

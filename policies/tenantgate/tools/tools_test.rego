@@ -60,6 +60,12 @@ test_denied_whatever_the_arguments[name] if {
 	testing.has(_answer(rules, changes), {"state": "DENIED", "code": code})
 }
 
+# Those on arguments may yet hold.
+test_the_condition_not_met_is_on_other_things if {
+	answer := _answer([_rule("ALLOW", {"conditions": [_on_amount, _never]})], {})
+	answer.reason == "condition not met: /context/x exists"
+}
+
 test_allowed_whatever_the_arguments[name] if {
 	some name, [rules, changes, wanted] in {
 		"by a bare rule": [[_allow], {}, {"code": "ALLOWED", "rule_id": "r", "policy_id": "P", "obligations": []}],
@@ -175,6 +181,8 @@ test_what_a_listing_carries[tenant] if {
 
 _another := testing.rule("other", "ALLOW", {})
 
+_without_rules := testing.item_with({"resource": {"id": "agent:tool:none"}})
+
 test_a_listing_depends_on_what_all_its_tools_depend_on[name] if {
 	on_context := {"reads": ["context"], "conditions": [_always]}
 	some name, [rules, custom, parts] in {
@@ -197,7 +205,7 @@ test_a_listing_depends_on_what_all_its_tools_depend_on[name] if {
 	compiled := object.union(testing.registry_of(rules), {"meta": {"extensions": names}})
 	listing := tools.listing with data.registry.base as compiled
 		with data.custom as {"x": custom}
-		with input as testing.request_about([testing.item_with({}), testing.item_with({})], {})
+		with input as testing.request_about([_without_rules, testing.item_with({})], {})
 	listing.depends_on == parts
 }
 
@@ -214,7 +222,7 @@ test_a_listing_is_valid_until_time_may_change_one_of_its_tools[name] if {
 			[2000],
 		],
 	}
-	listing := _listing(testing.registry_of(rules), testing.request_about([testing.item_with({})], {}))
+	listing := _listing(testing.registry_of(rules), testing.request_about([_without_rules, testing.item_with({})], {}))
 	[bound | bound := listing.valid_until] == bounds
 }
 

@@ -225,6 +225,11 @@ def test_among_rules_of_which_one_does_not_allow_whatever_is_asked_none_is_named
     assert _compiled(_policy("P", *rules))["exact"] == {"TOOL\ta": "0 1"}
 
 
+def test_among_rules_that_all_allow_whatever_is_asked_the_first_is_named() -> None:
+    rules = [_RULE | {"ruleId": name, "reason": reason} for name, reason in (("x", "because"), ("a", "so"))]
+    assert _compiled(_policy("P", *rules))["exact"] == {"TOOL\ta": "0 1\tP\tx\tbecause"}
+
+
 def test_among_rules_for_members_none_is_named() -> None:
     assert _compiled(_policy("P", _RULE, assignment="MEMBERS"))["exact"] == {"TOOL\ta": "0"}
 
