@@ -4,7 +4,7 @@ All servers run at the same time, each sidecar with its OPA, on one core; what c
 kinds of call take turns, several times over, so that what else the machine does falls on all alike, and every number is a median.
 Run it with ``make bench``; writes build/bench.json, and the numbers of docs/performance.md.
 
-    .venv/bin/python -m tests.bench.throughput [--quick] [--rounds 3] [--duration 4] [--profile]
+    .venv/bin/python -m tests.bench.throughput [--quick] [--rounds 7] [--duration 2] [--profile]
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Plan(Struct, frozen=True):
     few: int = 1_000
     many: int = 10_000
     most: int = 100_000
-    rounds: int = 3
-    seconds: float = 4.0
-    warming: float = 20.0
+    rounds: int = 7
+    seconds: float = 2.0
+    warming: float = 60.0
 
 
 class Row(Struct):
