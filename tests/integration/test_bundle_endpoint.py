@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -201,19 +202,24 @@ def test_a_file_that_is_replaced_while_it_is_sent_comes_whole(tmp_path: Path) ->
 
 
 def test_reports_are_taken_with_the_token_alone(tmp_path: Path) -> None:
-    taken: list[tuple[bytes, dict[str, str]]] = []
+    taken: list[tuple[bytes, dict[str, tuple[str, datetime]]]] = []
     reports: Reports = lambda body, given: taken.append((body, {**given}))  # noqa: E731 - it says that it is one
     _publish(tmp_path, b"1")
     _publish(tmp_path, b"2", "overlay.tar.gz")
     token = {"Authorization": "Bearer secret"}
     with _serving(tmp_path, token="secret", reports=reports) as endpoint:
         refused = _get(endpoint, "status", "POST", body=b"{}")
+        before = datetime.now(UTC)
         given = _get(endpoint, headers=token)
+        after = datetime.now(UTC)
         accepted = _get(endpoint, "status", "POST", body=b"{}", headers=token)
         large = _get(endpoint, "status", "POST", body=b" " * (2 << 20), headers=token)
 
     assert (refused.status, accepted.status, large.status) == (401, 204, 413)
-    assert taken == [(b"{}", {"base.tar.gz": given.headers["etag"].strip('"')})]
+    ((body, told),) = taken
+    digest, at = told.pop("base.tar.gz")
+    assert (body, told, digest) == (b"{}", {}, given.headers["etag"].strip('"'))
+    assert before <= at <= after
 
 
 def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:

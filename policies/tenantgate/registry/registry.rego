@@ -160,6 +160,9 @@ rule(number) := json.unmarshal(tenant.rules[number])
 concerning(type, key) := split(listed, "\t") if {
 	listed := tenant.exact[key]
 } else := _together([array.slice(listed, 1, 5) |
+	# Globs are filed under the key as far as the text before their first wildcard, so that those to try are found by one look-up for
+	# each distinct length of such a text, however many there are. All of these are cut from the key by one format. A line break in
+	# what is asked for makes more of them; each must begin the key all the same.
 	document := tenant
 	some under in split(sprintf(document.cuts[type], [key]), "\n")
 	some line in split(document.globs[under], "\n")
@@ -168,9 +171,7 @@ concerning(type, key) := split(listed, "\t") if {
 	regex.match(listed[0], trim_prefix(key, under))
 ])
 
-# What is listed for globs that accept a resource. Globs are filed under the key as far as the text before their first wildcard, so
-# that those to try are found by one look-up for each distinct length of such a text, however many there are. All of these are cut
-# from the key by one format. A line break in what is asked for makes more of them; each must begin the key all the same.
+# What is listed for all globs that accept a resource, as if it were listed once.
 _together(several) := [] if several == []
 
 _together([listed]) := listed
