@@ -38,16 +38,7 @@ decide(item) := object.union({"effect": "DENY", "depends_on": parts, "revision":
 # What the rules say where nothing else denies, and the parts of the request that they read; undefined where the time may turn it.
 _by_rules(item, []) := [no_matching_rule(item), set()]
 
-_by_rules(_, [_, policy, id, reason]) := [row, set()] if {
-	row := {
-		"effect": "ALLOW",
-		"code": "ALLOWED",
-		"policy_id": policy,
-		"rule_id": id,
-		"reason": reason,
-		"obligations": [],
-	}
-}
+_by_rules(_, [_, policy, id, reason]) := [_allowed(policy, id, reason, []), set()]
 
 _by_rules(item, [numbers]) := [_first_row_of_rules(item, weighed), parts_read(weighed)] if {
 	weighed := rules.among(numbers, item)
@@ -111,14 +102,7 @@ nobody_is_refused if {
 	registry.meta.extensions == []
 }
 
-_first_row_of_rules(item, weighed) := {
-	"effect": "ALLOW",
-	"code": "ALLOWED",
-	"policy_id": policy,
-	"rule_id": id,
-	"reason": rest.reason,
-	"obligations": [],
-} if {
+_first_row_of_rules(item, weighed) := _allowed(policy, id, rest.reason, []) if {
 	[[["ALLOW", policy, id, rest], "APPLIES"]] = weighed
 	not rest.obligations
 } else := _denied_by_rule(rule) if {
@@ -185,12 +169,14 @@ by_obligations(allowing) := _allowed_by(allowing[0], []) if {
 	reason := sprintf("the caller does not say that it carries out %s", [concat(", ", unsupported)])
 }
 
-_allowed_by(rule, obligations) := {
+_allowed_by(rule, obligations) := _allowed(rule[1], rule[2], rules.reason(rule), obligations)
+
+_allowed(policy, id, reason, obligations) := {
 	"effect": "ALLOW",
 	"code": "ALLOWED",
-	"policy_id": rule[1],
-	"rule_id": rule[2],
-	"reason": rules.reason(rule),
+	"policy_id": policy,
+	"rule_id": id,
+	"reason": reason,
 	"obligations": obligations,
 }
 
