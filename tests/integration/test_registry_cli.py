@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -18,6 +17,7 @@ from sidecar.registry.edits import Change
 from sidecar.registry.table import RegistryTable
 from tests.support.dynamodb import ENVIRONMENT
 from tests.support.exports import write_export
+from tests.support.pages import like_a_clone, run
 from tests.support.processes import REPOSITORY
 from tests.support.registries import sample_items
 
@@ -843,26 +843,14 @@ def _commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_the_commands_of_the_page_print_what_it_shows(dynamodb: DynamoDb, tmp_path: Path) -> None:
-    for name in (".venv", "examples"):
-        (tmp_path / name).symlink_to(REPOSITORY / name)
-    (tmp_path / "build").mkdir()
+    like_a_clone(tmp_path, (".venv", "examples"))
     environment = {**os.environ, **ENVIRONMENT, "AWS_ENDPOINT_URL_DYNAMODB": dynamodb.url, "COLUMNS": "120"}
     for command, shown in _commands():
-        done = subprocess.run(
-            ["bash", "-uc", command],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        # what is shown of point-in-time recovery is what AWS answers; DynamoDB Local has none
-        printed = [line.rstrip() for line in done.stdout.replace("not available here", "turned on").splitlines()]
         refused = any(line.startswith("tenantgate: ") for line in shown)
+        told = run(command, tmp_path, environment, status=2 if refused else 0)
+        # what is shown of point-in-time recovery is what AWS answers; DynamoDB Local has none
+        printed = [line.rstrip() for line in told.replace("not available here", "turned on").splitlines()]
 
-        assert done.returncode == (2 if refused else 0), f"{command}\n{done.stdout}"
         assert not shown or [line for line in printed if line] == shown, command
 
 

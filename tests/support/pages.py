@@ -24,8 +24,8 @@ def like_a_clone(folder: Path, names: Iterable[str] = (".venv", ".tools", "examp
     return folder
 
 
-def run(command: str, folder: Path, environment: Mapping[str, str], seconds: float = 60) -> str:
-    """Run a command that ends by itself, and well; give what it prints."""
+def run(command: str, folder: Path, environment: Mapping[str, str], seconds: float = 60, status: int = 0) -> str:
+    """Run a command that ends by itself, with an exit status; give what it prints."""
     done = subprocess.run(
         ["bash", "-euc", command],
         cwd=folder,
@@ -36,5 +36,5 @@ def run(command: str, folder: Path, environment: Mapping[str, str], seconds: flo
         timeout=seconds,
         check=False,
     )
-    assert done.returncode == 0, f"{command}\n{done.stdout}"
+    assert done.returncode == status, f"{command}\n{done.stdout}"
     return done.stdout
