@@ -236,6 +236,7 @@ def test_what_opa_refuses_is_told_and_the_next_base_serves(publisher: Publisher)
         refused = refused_for(channel, "NOT_ACTIVATED")
         serving = wire.get_status(channel).serving
         comes(channel, publisher.base(1))
+        wait_until(lambda: bundle_status(channel).active)  # OPA reports after it decides by it
         after = bundle_status(channel)
 
     assert not serving
