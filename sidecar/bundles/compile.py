@@ -192,7 +192,7 @@ def _text(value: Json) -> str:
 
 
 def _rule(policy: items.Policy, rule: items.Rule, position: int) -> list[Json]:
-    """Compile a rule to effect, policy, id and all the rest, which is empty for a rule that applies whatever is asked."""
+    """Compile a rule to effect, policy, id and the rest: of a rule that applies whatever is asked, the reason alone."""
     rest: dict[str, Json] = {}
     if narrowing := _narrowing(policy, rule):
         rest["narrowing"] = narrowing
